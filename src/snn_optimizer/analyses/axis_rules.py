@@ -1,0 +1,444 @@
+"""What every operator does to the units along the axes of its operands.
+
+A rule reads the labels of a node's inputs and sets those of its outputs; it
+unifies positions that correspond, records the constants that are cut with
+them, and fixes what it cannot follow. An operator without a rule is opaque:
+everything it reads must stay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from snn_optimizer.analyses.labels import NO_UNIT, Axes, Labels, Role
+from snn_optimizer.analyses.shape_vectors import ConstantEntry, DimensionEntry
+from snn_optimizer.ir import Dimension, Node, Value, array_of, bodies_of, is_constant
+
+if TYPE_CHECKING:
+    from snn_optimizer.analyses.propagation import Propagation
+
+__all__ = ["RULES", "elementwise_operands", "opaque"]
+
+Rule = Callable[["Propagation", Node], None]
+RULES: dict[tuple[str, str], Rule] = {}
+
+
+def rule(*operators: str, domain: str = "") -> Callable[[Rule], Rule]:
+    """Register a rule for operators of one domain."""
+
+    def register(function: Rule) -> Rule:
+        for operator in operators:
+            RULES[domain, operator] = function
+        return function
+
+    return register
+
+
+def opaque(p: Propagation, node: Node) -> None:
+    """Fix all units that an operator without a rule can see; its outputs have none."""
+    reason = f"read by '{node.name}' ({node.op}), which is not followed"
+    for value in (*node.inputs, *_captured(node)):
+        p.fix_all(value, reason)
+    for value in node.outputs:
+        p.set_blank(value)
+
+
+def _captured(node: Node) -> list[Value]:
+    found = []
+    pending = [body for _, body in bodies_of(node)]
+    while pending:
+        graph = pending.pop()
+        for inner in graph.nodes:
+            found.extend(inner.inputs)
+            pending.extend(body for _, body in bodies_of(inner))
+        found.extend(graph.outputs)
+    return found
+
+
+# -- elementwise -----------------------------------------------------------------------------
+
+
+@rule(
+    "Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Mod", "Neg", "Abs", "Relu", "LeakyRelu", "Sigmoid", "Tanh",
+    "Exp", "Log", "Sqrt", "Reciprocal", "Floor", "Ceil", "Round", "Sign", "Clip", "Identity", "Cast", "CastLike",
+    "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "Not", "And", "Or", "Xor", "Where", "Dropout", "Erf",
+    "Elu", "Selu", "HardSigmoid", "Softplus", "IsNaN", "IsInf",
+)  # fmt: skip
+def elementwise(p: Propagation, node: Node) -> None:
+    """Unify aligned axes; constants that vary along an axis are cut with it."""
+    if p.vectors.is_vector(node.outputs[0]):
+        p.set_blank(node.outputs[0])
+        return
+    slots = [0] if node.op in {"Dropout", "CastLike", "Clip"} else range(len(node.inputs))
+    axes = elementwise_operands(p, node, slots, p.dims(node.outputs[0]))
+    for value in node.outputs:
+        p.set(value, None if axes is None else list(axes))
+
+
+def elementwise_operands(
+    p: Propagation, node: Node, slots: Sequence[int], dims: tuple[Dimension, ...] | None, *, role: Role = Role.PARAMETER
+) -> Axes | None:
+    """Broadcast the operands at ``slots`` against each other and return the labels of the result."""
+    operands = [(slot, node.inputs[slot]) for slot in slots]
+    shapes = [p.dims(value) for _, value in operands]
+    known = [s for s in shapes if s is not None]
+    if len(known) != len(shapes):
+        for _, value in operands:
+            p.fix_all(value, f"the rank of an operand of '{node.name}' ({node.op}) is not known")
+        return None if dims is None else [None] * len(dims)
+    rank = max(len(s) for s in known)
+    return [_join(p, node, operands, known, rank, axis, role) for axis in range(rank)]
+
+
+def _join(
+    p: Propagation,
+    node: Node,
+    operands: Sequence[tuple[int, Value]],
+    shapes: Sequence[tuple[Dimension, ...]],
+    rank: int,
+    axis: int,
+    role: Role,
+) -> Labels | None:
+    """Join one result axis over all operands."""
+    constants: list[tuple[int, int, int]] = []  # slot, axis of the constant, size
+    plain: list[str] = []  # operands with positions along the axis and no unit
+    result: Labels | None = None
+    for (slot, value), shape in zip(operands, shapes, strict=True):
+        own = axis - (rank - len(shape))
+        if own < 0 or shape[own] == 1:
+            continue
+        if is_constant(value):
+            constants.append((slot, own, int(shape[own])))  # type: ignore[arg-type]  # constants have integer shapes
+            continue
+        labels = p.labels(value)
+        found = labels[own] if own < len(labels) else None
+        if found is None:
+            plain.append(value.name)
+        elif result is None:
+            result = found
+        else:
+            p.table.unify(result, found, f"'{node.name}' ({node.op}) joins parts of different sizes")
+    if result is None:
+        if not plain and len(operands) > len(constants) and constants:
+            result = p.table.fresh(constants[0][2])  # a constant is broadcast along this axis
+        else:
+            return None
+    elif plain:
+        p.table.fix(result, f"joined with '{plain[0]}' at '{node.name}', which has no units there")
+    for slot, own, size in constants:
+        if size == len(result):
+            p.site(node, slot, own, result, role)
+        else:
+            p.table.fix(result, f"'{node.name}' ({node.op}) reads a constant of another size")
+    return result
+
+
+# -- linear maps -----------------------------------------------------------------------------
+
+
+@rule("Gemm")
+def gemm(p: Propagation, node: Node) -> None:
+    """Contract the columns of B; rows of B are new units."""
+    source, weight = node.inputs[0], node.inputs[1]
+    shape = p.constant_dims(weight)
+    if shape is None or len(shape) != 2 or p.constant_dims(source) is not None or node.attrs.get("transA", 0):
+        opaque(p, node)
+        return
+    transposed = bool(node.attrs.get("transB", 0))
+    axis_in, axis_out = (1, 0) if transposed else (0, 1)
+    outgoing = _contract(p, node, 1, axis_in, axis_out, source_axis=-1, bias_slot=2)
+    if len(node.inputs) > 2 and node.inputs[2].name:
+        bias = p.constant_dims(node.inputs[2])
+        if bias is None:
+            axes = p.labels(node.inputs[2])
+            p.table.unify(axes[-1] if axes else None, outgoing, f"'{node.name}' adds '{node.inputs[2].name}'")
+        elif bias and bias[-1] == len(outgoing) and bias[-1] != 1:
+            p.site(node, 2, len(bias) - 1, outgoing, Role.BIAS)
+    leading = p.labels(source)
+    p.set(node.outputs[0], [leading[0] if leading else None, outgoing])
+
+
+@rule("MatMul")
+def matmul(p: Propagation, node: Node) -> None:
+    """Contract a constant matrix on the right."""
+    source, weight = node.inputs
+    shape = p.constant_dims(weight)
+    rank = p.shapes.rank(source)
+    if shape is None or len(shape) != 2 or rank is None or rank < 2 or p.constant_dims(source) is not None:
+        opaque(p, node)
+        return
+    outgoing = _contract(p, node, 1, 0, 1, source_axis=-1, bias_slot=None)
+    axes = p.known_axes(source) or [None] * rank
+    p.set(node.outputs[0], [*axes[:-1], outgoing])
+
+
+@rule("Conv")
+def convolution(p: Propagation, node: Node) -> None:
+    """Contract input channels; output channels are new units; depthwise keeps them."""
+    source, shape = node.inputs[0], p.constant_dims(node.inputs[1])
+    rank = p.shapes.rank(source)
+    groups = int(node.attrs.get("group", 1))
+    if shape is None or rank is None or rank < 3:
+        opaque(p, node)
+        return
+    axes = p.known_axes(source) or [None] * rank
+    for labels in axes[2:]:
+        p.table.fix(labels, f"'{node.name}' (Conv) slides along them")
+    depthwise = groups > 1 and groups == shape[0] and shape[1] == 1
+    if groups == 1:
+        outgoing = _contract(p, node, 1, 1, 0, source_axis=1, bias_slot=2)
+    elif depthwise and (through := axes[1]) is not None and len(through) == shape[0]:
+        outgoing = through
+        p.site(node, 1, 0, outgoing, Role.PARAMETER)
+        p.site(node, 1, 0, outgoing, Role.GROUPS)
+    else:
+        outgoing = p.table.fresh(shape[0])
+        p.table.fix(axes[1], f"'{node.name}' is a grouped convolution")
+        p.table.fix(outgoing, f"'{node.name}' is a grouped convolution")
+    if len(node.inputs) > 2 and node.inputs[2].name:
+        if is_constant(node.inputs[2]):
+            p.site(node, 2, 0, outgoing, Role.PARAMETER if depthwise else Role.BIAS)
+        else:
+            p.fix_all(node.inputs[2], f"computed bias of '{node.name}'")
+            p.table.fix(outgoing, f"the bias of '{node.name}' is computed")
+    p.set(node.outputs[0], [axes[0], outgoing, *[None] * (rank - 2)])
+
+
+def _contract(
+    p: Propagation, node: Node, slot: int, axis_in: int, axis_out: int, *, source_axis: int, bias_slot: int | None
+) -> Labels:
+    from snn_optimizer.analyses.unit_groups import Contraction  # noqa: PLC0415 - unit_groups reads this package's results
+
+    source, weight = node.inputs[0], node.inputs[slot]
+    shape = p.constant_dims(weight)
+    assert shape is not None
+    axes = p.labels(source)
+    incoming = axes[source_axis] if axes else None
+    if incoming is None or len(incoming) != shape[axis_in]:
+        p.table.fix(incoming, f"'{node.name}' ({node.op}) reads them with a weight of another size")
+        incoming = np.full(shape[axis_in], NO_UNIT, np.int64)
+    outgoing = p.table.fresh(shape[axis_out])
+    p.site(node, slot, axis_in, incoming, Role.COLUMN)
+    p.site(node, slot, axis_out, outgoing, Role.ROW)
+    result = node.outputs[0]
+    p.contractions.append(
+        Contraction(node, slot, bias_slot, axis_in, axis_out, incoming, outgoing, source, result),
+    )
+    return outgoing
+
+
+@rule("BatchNormalization")
+def batch_norm(p: Propagation, node: Node) -> None:
+    """Scale, shift, mean and variance follow the channels."""
+    axes = p.known_axes(node.inputs[0])
+    if axes is None or len(axes) < 2 or node.attrs.get("training_mode", 0):
+        opaque(p, node)
+        return
+    dims = p.dims(node.inputs[0])
+    channels = axes[1]
+    shapes = [p.constant_dims(v) for v in node.inputs[1:5]]
+    if channels is None and dims is not None and isinstance(dims[1], int):
+        channels = None
+    for slot, shape in enumerate(shapes, start=1):
+        if channels is None:
+            continue
+        if shape is None or shape[0] != len(channels):
+            p.table.fix(channels, f"'{node.name}' (BatchNormalization) has computed statistics")
+        else:
+            p.site(node, slot, 0, channels, Role.PARAMETER)
+    p.set(node.outputs[0], list(axes))
+
+
+@rule("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "LpPool")
+def pooling(p: Propagation, node: Node) -> None:
+    """Channels pass; windows slide over the rest."""
+    axes = p.known_axes(node.inputs[0])
+    if axes is None or len(axes) < 3 or len([v for v in node.outputs if v.name]) > 1:
+        opaque(p, node)
+        return
+    for labels in axes[2:]:
+        p.table.fix(labels, f"'{node.name}' ({node.op}) pools over them")
+    p.set(node.outputs[0], [axes[0], axes[1], *[None] * (len(axes) - 2)])
+
+
+# -- structure -------------------------------------------------------------------------------
+
+
+@rule("Constant", "RandomNormal", "RandomUniform")
+def source(p: Propagation, node: Node) -> None:
+    """Create values without units."""
+    for value in node.outputs:
+        p.set_blank(value)
+
+
+@rule("Shape", "Size")
+def shape_of(p: Propagation, node: Node) -> None:
+    """Sizes adapt by themselves; whoever reads them is judged there."""
+    p.set_blank(node.outputs[0])
+    if node.op == "Size":
+        p.fix_all(node.inputs[0], f"'{node.name}' (Size) counts them")
+
+
+@rule("Transpose")
+def transpose(p: Propagation, node: Node) -> None:
+    """Permute the labels."""
+    axes = p.known_axes(node.inputs[0])
+    if axes is None:
+        p.set(node.outputs[0], None)
+        return
+    order = node.attrs.get("perm") or list(range(len(axes)))[::-1]
+    p.set(node.outputs[0], [axes[int(i)] for i in order])
+
+
+@rule("Concat")
+def concat(p: Propagation, node: Node) -> None:
+    """Lay labels end to end along the axis; unify along the others."""
+    if p.vectors.is_vector(node.outputs[0]):
+        p.set_blank(node.outputs[0])
+        return
+    shapes = [p.dims(v) for v in node.inputs]
+    ranks = {len(s) for s in shapes if s is not None}
+    if len(ranks) != 1 or any(s is None for s in shapes) or any(is_constant(v) for v in node.inputs):
+        opaque(p, node)
+        return
+    rank = ranks.pop()
+    along = int(node.attrs["axis"]) % rank
+    all_axes = [p.known_axes(v) or [None] * rank for v in node.inputs]
+    result: Axes = []
+    for axis in range(rank):
+        parts = [axes[axis] for axes in all_axes]
+        if axis == along:
+            sizes = [s[axis] if s is not None else None for s in shapes]
+            result.append(_lay_end_to_end(p, node, parts, sizes))
+            continue
+        labelled = next((x for x in parts if x is not None), None)
+        for part in parts:
+            if labelled is not None:
+                p.table.unify(labelled, part, f"'{node.name}' (Concat) stacks them with other units")
+        result.append(labelled)
+    p.set(node.outputs[0], result)
+
+
+def _lay_end_to_end(p: Propagation, node: Node, parts: Sequence[Labels | None], sizes: Sequence[Any]) -> Labels | None:
+    if all(part is None for part in parts):
+        return None
+    pieces = []
+    for part, size in zip(parts, sizes, strict=True):
+        if part is not None:
+            pieces.append(part)
+        elif isinstance(size, int):
+            pieces.append(np.full(size, NO_UNIT, np.int64))
+        else:
+            for other in parts:
+                p.table.fix(other, f"'{node.name}' (Concat) joins them with a part of unknown size")
+            return None
+    return np.concatenate(pieces)
+
+
+@rule("Gather")
+def gather(p: Propagation, node: Node) -> None:
+    """A pick from an axis without units keeps the others; a pick of units makes new ones."""
+    if p.vectors.is_vector(node.outputs[0]):
+        p.set_blank(node.outputs[0])
+        return
+    axes = p.known_axes(node.inputs[0])
+    index_rank = p.shapes.rank(node.inputs[1])
+    if axes is None or index_rank is None:
+        opaque(p, node)
+        return
+    along = int(node.attrs.get("axis", 0)) % len(axes)
+    picked: Axes = [None] * index_rank
+    p.table.fix(axes[along], f"'{node.name}' (Gather) picks among them")
+    if is_constant(node.inputs[1]) and index_rank == 1:
+        size = int((p.constant_dims(node.inputs[1]) or (0,))[0])
+        labels = p.table.fresh(size)
+        p.site(node, 1, 0, labels, Role.INDEX)
+        picked = [labels]
+    p.fix_all(node.inputs[1], f"'{node.name}' (Gather) indexes with them")
+    p.set(node.outputs[0], [*axes[:along], *picked, *axes[along + 1 :]])
+
+
+@rule("Slice", "Pad", "Split", "Tile")
+def along_some_axes(p: Propagation, node: Node) -> None:
+    """Pass the axes that keep their size; fix those that do not."""
+    if p.vectors.is_vector(node.outputs[0]):
+        p.set_blank(node.outputs[0])
+        return
+    axes = p.known_axes(node.inputs[0])
+    touched = None if axes is None else _touched_axes(node, len(axes))
+    if axes is None or touched is None:
+        opaque(p, node)
+        return
+    for axis in touched:
+        p.table.fix(axes[axis], f"'{node.name}' ({node.op}) cuts through them")
+    for value in node.outputs:
+        p.set(value, [None if i in touched else labels for i, labels in enumerate(axes)])
+
+
+def _touched_axes(node: Node, rank: int) -> set[int] | None:
+    match node.op:
+        case "Split":
+            return {int(node.attrs.get("axis", 0)) % rank}
+        case "Slice":
+            if "starts" in node.attrs:
+                return {int(a) % rank for a in node.attrs.get("axes", range(len(node.attrs["starts"])))}
+            named = array_of(node.inputs[3]) if len(node.inputs) > 3 and node.inputs[3].name else None
+            if named is not None:
+                return {int(a) % rank for a in named.reshape(-1)}
+            starts = array_of(node.inputs[1])
+            return None if starts is None or len(node.inputs) > 3 else set(range(starts.size))
+        case _:
+            amounts = node.attrs.get("pads") if "pads" in node.attrs else array_of(node.inputs[1])
+            if amounts is None or (node.op == "Pad" and len(node.inputs) > 3 and node.inputs[3].name):
+                return None
+            flat = np.asarray(amounts).reshape(-1)
+            if node.op == "Tile":
+                return {i for i, n in enumerate(flat) if n != 1}
+            return {i % rank for i, n in enumerate(flat) if n != 0}
+
+
+@rule("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+def reduction(p: Propagation, node: Node) -> None:
+    """Drop the reduced axes; reduced units are fixed."""
+    axes = p.known_axes(node.inputs[0])
+    if axes is None:
+        p.set(node.outputs[0], None)
+        return
+    named = node.attrs.get("axes")
+    if named is None and len(node.inputs) > 1 and node.inputs[1].name:
+        found = array_of(node.inputs[1])
+        if found is None:
+            opaque(p, node)
+            return
+        named = found.reshape(-1)
+    reduced = {int(a) % len(axes) for a in named} if named is not None else set(range(len(axes)))
+    for axis in reduced:
+        p.table.fix(axes[axis], f"'{node.name}' ({node.op}) reduces over them")
+    keep = bool(node.attrs.get("keepdims", 1))
+    result: Axes = []
+    for axis, labels in enumerate(axes):
+        if axis not in reduced:
+            result.append(labels)
+        elif keep:
+            result.append(None)
+    p.set(node.outputs[0], result)
+
+
+def follow_vector(p: Propagation, node: Node, slot: int, axes: Axes, *, reason: str) -> None:
+    """Record the entries of a target shape that count units; fix the units whose entry is unknown."""
+    entries = p.vectors.entries(node, slot)
+    for axis, labels in enumerate(axes):
+        if labels is None:
+            continue
+        entry = entries[axis] if entries is not None and axis < len(entries) else None
+        if isinstance(entry, ConstantEntry):
+            if entry.value > 0:
+                p.table.site(entry.use, entry.position, labels, Role.SHAPE)
+        elif isinstance(entry, DimensionEntry):
+            counted = p.labels(entry.source)
+            p.table.unify(labels, counted[entry.axis] if counted else None, reason)
+        else:
+            p.table.fix(labels, reason)

@@ -1,0 +1,246 @@
+"""Which neurons can never fire, and which fire at every step.
+
+The claims and their proofs, for a neuron with decay ``beta >= 0`` whose current
+stays in ``[low, high]``:
+
+*Never.* Before its first spike no reset has acted, so the membrane is at most
+that of the reset-free recurrence driven by ``high``. If that never passes the
+threshold there is no first spike, whatever the reset. Exact when the inputs are
+free, sound always.
+
+*Always.* Under the hypothesis that it fired at every step so far the membrane
+is at least that of the recurrence with the actual reset driven by ``low``. If
+every term passes the threshold, the hypothesis is true by induction.
+
+Every step of both recurrences is opened by the rounding of the arithmetic the
+model runs in, so the claims hold for the floats, not only for the reals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.analyses.intervals import Array, Range
+from snn_optimizer.ops import NeuronVariant
+
+__all__ = ["NeuronFacts", "neuron_facts"]
+
+Mask = npt.NDArray[np.bool_]
+LONGEST_RUN = 512  # steps iterated one by one; longer runs use the closed form for unbounded time
+OPERATIONS = 8  # roundings of one step, of every arithmetic order, with slack
+
+
+@dataclass(frozen=True, slots=True)
+class NeuronFacts:
+    """What holds at every step, for every input of the declared domain.
+
+    Attributes
+    ----------
+    never, always : bool arrays, one element per neuron (or channel)
+    highest : array
+        Upper bound of the membrane before a first spike; the witness of ``never``.
+    lowest : array
+        Lower bound of the membrane of a neuron that fires always; its witness.
+    membrane : Range
+        Bounds of the reset-free membrane, the output of a readout neuron.
+    """
+
+    never: Mask
+    always: Mask
+    highest: Array
+    lowest: Array
+    membrane: Range
+
+
+def neuron_facts(
+    variant: NeuronVariant, current: Range, parameters: Mapping[str, Range], steps: int | None, roundoff: float
+) -> NeuronFacts:
+    """Bound a population; parameters are ranges of constants or unknown."""
+    run = _Run(variant, current, parameters, steps, roundoff)
+    with np.errstate(all="ignore"):
+        low, high = run.reset_free()
+        lowest = run.always_firing()
+    threshold = parameters.get("v_threshold")
+    shape = np.broadcast_shapes(low.shape, lowest.shape, *(r.low.shape for r in parameters.values()))
+    low, high, lowest = (np.broadcast_to(a, shape) for a in (low, high, lowest))
+    if threshold is None:
+        nothing = np.zeros(shape, np.bool_)
+        return NeuronFacts(nothing, nothing, high, lowest, Range.of(low, high, run.steady()))
+    start = run.start.high
+    if variant.fire == "gt":
+        never = (high <= threshold.low) & (start <= threshold.low)
+        always = lowest > threshold.high
+    else:
+        never = (high < threshold.low) & (start < threshold.low)
+        always = lowest >= threshold.high
+    never &= np.isfinite(high)
+    if variant.max_spikes != 1:  # the count is a quotient, which is a threshold test only for positive thresholds
+        never &= threshold.low > 0
+    always &= np.isfinite(lowest)
+    return NeuronFacts(never, always, high, lowest, Range.unknown(low.ndim))
+
+
+class _Run:
+    """The two recurrences of one population."""
+
+    def __init__(
+        self, variant: NeuronVariant, current: Range, parameters: Mapping[str, Range], steps: int | None, roundoff: float
+    ) -> None:
+        self.variant = variant
+        self.parameters = parameters
+        self.steps = steps if steps is not None and steps <= LONGEST_RUN else None
+        self.unit = OPERATIONS * roundoff
+        one = Range.constant(np.ones((1,) * current.rank))
+        self.start = parameters.get("v0") or Range.constant(np.zeros((1,) * current.rank))
+        self.gain = parameters.get("gain") or one
+        beta = parameters.get("beta") or one
+        if variant.arithmetic == "relax":  # v + gain * (j - v): the decay that acts is 1 - gain
+            beta = Range.of(1 - self.gain.high, 1 - self.gain.low, self.gain.fixed)
+        self.known = bool((beta.low >= 0).all()) and bool(np.isfinite(beta.high).all())
+        self.beta = beta
+        self.drive = self._drive(current)
+        self.current = current
+
+    def steady(self) -> npt.NDArray[np.bool_]:
+        """A readout without input and state is constant only when nothing drives it."""
+        still = (self.drive.low == 0) & (self.drive.high == 0) & (self.start.low == 0) & (self.start.high == 0)
+        return np.asarray(still)
+
+    def _drive(self, current: Range) -> Range:
+        """Bounds of gain * j at every step, the synaptic filter of CubaLIF included."""
+        if self.variant.operator == "CubaLIF":
+            current = self._filtered(current)
+        low, high = _product(self.gain, current)
+        return Range.of(low, high)
+
+    def _filtered(self, current: Range) -> Range:
+        """Hull over all steps of i' = alpha * i + x, for alpha >= 0."""
+        alpha, start = self.parameters["alpha"], self.parameters["i0"]
+        if not (alpha.low >= 0).all() or not np.isfinite(alpha.high).all():
+            return Range.unknown(current.rank)
+        with np.errstate(all="ignore"):
+            low, high = self._extremes(alpha, Range.of(current.low, current.high), start)
+        return Range.of(low, high)
+
+    def reset_free(self) -> tuple[Array, Array]:
+        """Hull over all steps of the membrane before any reset."""
+        if not self.known:
+            shape = np.broadcast_shapes(self.drive.low.shape, self.start.low.shape)
+            return np.full(shape, -np.inf), np.full(shape, np.inf)
+        return self._extremes(self.beta, self.drive, self.start)
+
+    def _extremes(self, decay: Range, drive: Range, start: Range) -> tuple[Array, Array]:
+        """Hull over steps 1, 2, ... of v' = decay * v + drive, opened by rounding at each step."""
+        low, high = self._step(decay, drive, start.low, start.high)
+        if self.steps is not None:
+            lowest, highest = low, high
+            for _ in range(self.steps - 1):
+                low, high = self._step(decay, drive, low, high)
+                lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+            return lowest, highest
+        return self._unbounded(decay, drive, start, low, high)
+
+    def _step(self, decay: Range, drive: Range, low: Array, high: Array) -> tuple[Array, Array]:
+        size = np.maximum(np.abs(low), np.abs(high)) * np.maximum(decay.high, 1)
+        margin = self.unit * (size + np.maximum(np.abs(drive.low), np.abs(drive.high)))
+        lower = np.minimum(decay.low * low, decay.high * low) + drive.low - margin
+        upper = np.maximum(decay.low * high, decay.high * high) + drive.high + margin
+        return lower, upper
+
+    def _unbounded(self, decay: Range, drive: Range, start: Range, low: Array, high: Array) -> tuple[Array, Array]:
+        """The affine recurrence is monotone, so its extremes are the first step and the limit."""
+        size = np.maximum(np.abs(drive.low), np.abs(drive.high))
+        room = 1 - decay.high * (1 + 2 * self.unit)
+        reach = np.maximum(np.maximum(np.abs(start.low), np.abs(start.high)), size / np.where(room > 0, room, np.nan))
+        margin = self.unit * (2 * reach + size)
+        limit_low = _limit(drive.low - margin, decay, upper=False)
+        limit_high = _limit(drive.high + margin, decay, upper=True)
+        lower = np.where(room > 0, np.minimum(low, limit_low), -np.inf)
+        upper = np.where(room > 0, np.maximum(high, limit_high), np.inf)
+        # without decay the membrane moves one way only when the drive has one sign: fl(v + d) <= v for d <= 0
+        exact = (decay.low == 1) & (decay.high == 1) & (self.variant.arithmetic == "decay")
+        upper = np.where(exact & (drive.high <= 0), np.maximum(start.high, high), upper)
+        lower = np.where(exact & (drive.low >= 0), np.minimum(start.low, low), lower)
+        return lower, upper
+
+    def always_firing(self) -> Array:
+        """Lower bound of the membrane over all steps if it fired at each; -inf when that cannot be shown."""
+        shape = np.broadcast_shapes(self.drive.low.shape, *(r.low.shape for r in self.parameters.values()))
+        threshold = self.parameters.get("v_threshold")
+        if threshold is None or self.variant.max_spikes != 1 or not self.known:
+            return np.full(shape, -np.inf)
+        low = np.broadcast_to(self._charge_low(self.start.low), shape)
+        lowest = low
+        if self.steps is not None:
+            for _ in range(self.steps - 1):
+                low = self._following(low, threshold)
+                lowest = np.minimum(lowest, low)
+        else:
+            # the step map is affine but for rounding: try its fixed point, then check that one step keeps it
+            origin = self._following(np.zeros(shape), threshold)
+            room = 1 - self.beta.high
+            limit = np.where(room > 0, origin / np.where(room > 0, room, 1), np.inf)
+            guess = np.minimum(low, limit - 1e-6 * np.maximum(1, np.abs(limit)))
+            lowest = np.where(self._following(guess, threshold) >= guess, guess, -np.inf)
+        if self.variant.reset_delay:  # the first step must not start with a reset
+            quiet = self.start.high <= threshold.low if self.variant.fire == "gt" else self.start.high < threshold.low
+            lowest = np.where(quiet, lowest, -np.inf)
+        return lowest
+
+    def _following(self, charged: Array, threshold: Range) -> Array:
+        """Lower bound of the next charged membrane, after a spike of the present one."""
+        if not self.variant.reset_delay:
+            return self._charge_low(self._after_reset(charged, threshold))
+        before = charged
+        if self.variant.reset == "to-value":
+            before = np.broadcast_to(self.parameters["v_reset"].low, charged.shape)
+        following = self._charge_low(before)
+        if self.variant.reset == "subtract":
+            loss = threshold.high + self.unit * (np.abs(following) + np.abs(threshold.high))
+            following = following - loss
+        return following
+
+    def _charge_low(self, before: Array) -> Array:
+        size = np.abs(before) * np.maximum(self.beta.high, 1)
+        if self.variant.arithmetic == "relax":  # rounding grows with the membrane's upper end too
+            size = np.maximum(size, self._reach())
+        margin = self.unit * (size + np.maximum(np.abs(self.drive.low), np.abs(self.drive.high)))
+        return np.minimum(self.beta.low * before, self.beta.high * before) + self.drive.low - margin
+
+    def _reach(self) -> Array:
+        """Largest size of the membrane; resets only lower it when the threshold is not negative."""
+        low, high = self.reset_free()
+        reach = np.maximum(np.abs(low), np.abs(high))
+        threshold = self.parameters["v_threshold"]
+        if "v_reset" in self.parameters:
+            ends = self.parameters["v_reset"]
+            reach = np.maximum(reach, np.maximum(np.abs(ends.low), np.abs(ends.high)))
+        return np.where(threshold.low >= 0, reach + threshold.high, np.inf)
+
+    def _after_reset(self, charged: Array, threshold: Range) -> Array:
+        if self.variant.reset == "subtract":
+            return charged - threshold.high - self.unit * (np.abs(charged) + np.abs(threshold.high))
+        if self.variant.reset == "to-value":
+            return np.broadcast_to(self.parameters["v_reset"].low, charged.shape)
+        return charged
+
+
+def _limit(drive: Array, decay: Range, *, upper: bool) -> Array:
+    """Extreme of drive / (1 - decay) over the decay's interval."""
+    slow, fast = drive / (1 - decay.high), drive / (1 - decay.low)
+    return np.where((drive >= 0) == upper, slow, fast)
+
+
+def _product(first: Range, second: Range) -> tuple[Array, Array]:
+    """Interval product; zero times infinity is zero here because zero factors are exact."""
+    with np.errstate(invalid="ignore"):
+        ends = [np.nan_to_num(a * b, nan=0.0, posinf=np.inf, neginf=-np.inf)
+                for a in (first.low, first.high) for b in (second.low, second.high)]  # fmt: skip
+    low, high = ends[0], ends[0]
+    for end in ends[1:]:
+        low, high = np.minimum(low, end), np.maximum(high, end)
+    return low, high

@@ -1,0 +1,120 @@
+"""Drive the axis rules over a module and close the classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from snn_optimizer import ops
+from snn_optimizer.analyses.axis_rules import RULES, opaque
+from snn_optimizer.analyses.axis_rules_shape import neuron
+from snn_optimizer.analyses.labels import Axes, Labels, LabelTable, Role
+from snn_optimizer.analyses.manager import AnalysisManager
+from snn_optimizer.analyses.shape_vectors import ShapeVectors
+from snn_optimizer.analyses.unit_groups import Contraction, Population, UnitGroups
+from snn_optimizer.ir import Graph, Module, Node, Shapes, Use, Value, is_constant, shape_of_constant
+
+__all__ = ["Propagation", "StaticShapes"]
+
+
+@dataclass(frozen=True, slots=True)
+class StaticShapes:
+    """Shape inference as an analysis, so that it is computed once per change."""
+
+    shapes: Shapes
+
+    @classmethod
+    def compute(cls, module: Module, analyses: AnalysisManager) -> StaticShapes:
+        """Infer the shapes of ``module``."""
+        return cls(Shapes.compute(module))
+
+
+class Propagation:
+    """State of one labelling run; the rules write into it."""
+
+    def __init__(self, module: Module, analyses: AnalysisManager) -> None:
+        self.module = module
+        self.shapes = analyses.get(StaticShapes).shapes
+        self.table = LabelTable()
+        self.axes: dict[int, Axes | None] = {}
+        self.values: dict[int, Value] = {}
+        self.vectors = ShapeVectors(self.shapes)
+        self.populations: list[Population] = []
+        self.contractions: list[Contraction] = []
+        self.steps: int | None = None  # length of the enclosing Scan, None outside or when symbolic
+
+    def run(self) -> UnitGroups:
+        """Label the main graph, bodies included, and close the classes."""
+        graph = self.module.graph
+        for value in graph.inputs:
+            self.set_blank(value)
+        self.walk(graph)
+        for value in graph.outputs:
+            for labels in self.labels(value):
+                self.table.fix(labels, f"graph output '{value.name}'")
+        number, class_of = self.table.classes()
+        fixed, reasons = self.table.fixed_classes(number, class_of)
+        return UnitGroups(
+            class_of=class_of,
+            fixed=fixed,
+            reasons=reasons,
+            sites=self.table.sites,
+            populations=self.populations,
+            contractions=self.contractions,
+            axes=self.axes,
+            values=self.values,
+        )
+
+    def walk(self, graph: Graph) -> None:
+        """Apply the rule of every node in order."""
+        for node in graph.nodes:
+            self.vectors.read(node)
+            if ops.is_neuron(node.domain or "", node.op):
+                neuron(self, node)
+            else:
+                RULES.get((node.domain or "", node.op), opaque)(self, node)
+
+    # -- what rules ask --------------------------------------------------------------------
+
+    def labels(self, value: Value) -> Axes:
+        """Return the labels of each axis; empty when nothing is known."""
+        return self.axes.get(id(value)) or []
+
+    def known_axes(self, value: Value) -> Axes | None:
+        """Return the labels of each axis, ``None`` when the rank is unknown."""
+        if id(value) in self.axes:
+            return self.axes[id(value)]
+        rank = self.shapes.rank(value)
+        return None if rank is None else [None] * rank
+
+    def dims(self, value: Value) -> tuple[int | str | None, ...] | None:
+        """Return the static shape."""
+        return self.shapes.shape(value)
+
+    def constant_dims(self, value: Value) -> tuple[int, ...] | None:
+        """Return the shape of a constant, ``None`` for anything computed."""
+        return tuple(int(n) for n in shape_of_constant(value)) if is_constant(value) else None
+
+    # -- what rules say --------------------------------------------------------------------
+
+    def set(self, value: Value, axes: Axes | None) -> None:
+        """Set the labels of a value's axes."""
+        self.axes[id(value)] = axes
+        self.values[id(value)] = value
+
+    def set_blank(self, value: Value) -> None:
+        """Give ``value`` no units on any axis."""
+        rank = self.shapes.rank(value)
+        self.set(value, None if rank is None else [None] * rank)
+
+    def fix_all(self, value: Value, reason: str) -> None:
+        """Fix every unit of a value, those its size counts included."""
+        for labels in self.labels(value):
+            self.table.fix(labels, reason)
+        for source, axis in self.vectors.dimensions(value):
+            axes = self.labels(source)
+            if axis < len(axes):
+                self.table.fix(axes[axis], reason)
+
+    def site(self, node: Node, slot: int, axis: int, labels: Labels, role: Role) -> None:
+        """Record a place to cut."""
+        self.table.site(Use(node, slot), axis, labels, role)

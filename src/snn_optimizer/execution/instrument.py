@@ -1,0 +1,255 @@
+"""Making the inside of a model visible: the current and the spikes of every population as outputs.
+
+A neuron call of the main graph is exposed by naming its values as outputs. A
+call inside the body of a ``Scan`` or ``Loop`` has its values collected over the
+iterations by one more scan output each. Calls in ``If`` branches, in loops within
+loops and in model-local functions stay hidden.
+
+With the runtime's optimizer off, exposing a value changes no other value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from snn_optimizer import ops
+from snn_optimizer.errors import UnsupportedModelError
+from snn_optimizer.ops import NeuronVariant
+
+__all__ = ["Exposed", "Source", "Tap", "instrument"]
+
+Array = npt.NDArray[Any]
+
+_LOOPS = ("Scan", "Loop")
+
+
+@dataclass(frozen=True, slots=True)
+class Exposed:
+    """A value that is computed and therefore read from an output.
+
+    Attributes
+    ----------
+    output : str
+        The output of the instrumented model.
+    value : str
+        The name of the value in the model.
+    stacked : bool
+        Whether the output holds one value per iteration of a loop.
+    """
+
+    output: str
+    value: str
+    stacked: bool
+
+
+Source = Array | Exposed
+"""Where an operand of a population comes from: a constant of the model, or an output."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Tap:
+    """What to read to watch one population.
+
+    Attributes
+    ----------
+    population : str
+        The name of the node, or of its first output; unique within the model.
+    variant : NeuronVariant
+    x, s : str
+        Outputs that carry the current and the spikes (``LI``: the potential).
+    states : tuple of Source
+        The states before the first step; in a loop, before each iteration.
+    parameters : tuple of Source
+        In the order of the operator's inputs.
+    in_loop : bool
+        Whether ``x`` and ``s`` hold one value per iteration of a loop.
+    """
+
+    population: str
+    variant: NeuronVariant
+    x: str
+    s: str
+    states: tuple[Source, ...]
+    parameters: tuple[Source, ...]
+    in_loop: bool
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All outputs the population is read from."""
+        exposed = (source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed))
+        return tuple(dict.fromkeys((self.x, self.s, *exposed)))
+
+    def parameter(self, name: str) -> Source | None:
+        """Return the source of a parameter, None when the operator has none of this name."""
+        names = self.variant.inputs[1 + len(self.states) :]
+        return self.parameters[names.index(name)] if name in names else None
+
+
+def instrument(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:
+    """Expose every population of a model.
+
+    Parameters
+    ----------
+    model : onnx.ModelProto
+        Stays as it is.
+
+    Returns
+    -------
+    onnx.ModelProto
+        A copy whose first outputs are those of ``model``.
+    tuple of Tap
+        One per neuron call, in the order of the nodes.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a call's name and attributes contradict each other.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy, tuple(_Instrumenter(copy).taps())
+
+
+@dataclass(slots=True)
+class _Scope:
+    """A graph whose values calls can read, and how to expose them."""
+
+    graph: onnx.GraphProto
+    loop: onnx.NodeProto | None = None
+    outer: _Scope | None = None
+    constants: dict[str, onnx.TensorProto] = field(init=False)
+    local: set[str] = field(init=False)
+    outputs: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        graph = self.graph
+        overridable = {info.name for info in graph.input}
+        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in overridable}
+        self.local = overridable | {tensor.name for tensor in graph.initializer}
+        for node in graph.node:
+            self.local.update(node.output)
+            if node.op_type == "Constant" and node.domain in ("", "ai.onnx"):
+                for attribute in node.attribute:
+                    if attribute.name == "value":
+                        self.constants[node.output[0]] = attribute.t
+
+    def owner(self, value: str) -> _Scope:
+        """The innermost scope that defines a value."""
+        scope = self
+        while value not in scope.local and scope.outer is not None:
+            scope = scope.outer
+        return scope
+
+
+class _Instrumenter:
+    """Adds the outputs to one model, in place."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.graph = model.graph
+        self.names = set(_value_names(model.graph))
+        self.populations: set[str] = set()
+        self.interface = {info.name for info in (*model.graph.input, *model.graph.initializer)}
+        self.counter = 0
+
+    def taps(self) -> Iterator[Tap]:
+        main = _Scope(self.graph, outputs={info.name: info.name for info in self.graph.output})
+        for node in list(self.graph.node):
+            if ops.is_neuron(node.domain, node.op_type):
+                yield self._tap(node, main)
+            elif node.op_type in _LOOPS and node.domain in ("", "ai.onnx"):
+                yield from self._loop(node, main)
+
+    def _loop(self, loop: onnx.NodeProto, main: _Scope) -> Iterator[Tap]:
+        body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
+        scope = _Scope(body, loop, main)
+        for node in list(body.node):
+            if ops.is_neuron(node.domain, node.op_type):
+                yield self._tap(node, scope)
+
+    def _tap(self, node: onnx.NodeProto, scope: _Scope) -> Tap:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+        name = self._population(node)
+        try:
+            variant = NeuronVariant.parse(node.op_type, attributes)
+        except ValueError as error:
+            raise UnsupportedModelError(f"node '{name}': {error}") from error
+        state_count = len(variant.states)
+        sources = [self._source(value, scope) for value in node.input[1:]]
+        return Tap(
+            population=name,
+            variant=variant,
+            x=self._expose(node.input[0], scope),
+            s=self._expose(node.output[0], scope),
+            states=tuple(sources[:state_count]),
+            parameters=tuple(sources[state_count:]),
+            in_loop=scope.loop is not None,
+        )
+
+    def _population(self, node: onnx.NodeProto) -> str:
+        name = node.name or node.output[0]
+        if name in self.populations:
+            name = node.output[0]
+        base, number = name, 2
+        while name in self.populations:
+            name, number = f"{base}#{number}", number + 1
+        self.populations.add(name)
+        return name
+
+    def _source(self, value: str, scope: _Scope) -> Source:
+        owner = scope.owner(value)
+        tensor = owner.constants.get(value)
+        if tensor is not None and tensor.data_location != onnx.TensorProto.EXTERNAL:
+            return np.asarray(onnx.numpy_helper.to_array(tensor))
+        return Exposed(self._expose(value, owner), value, owner.loop is not None)
+
+    def _expose(self, value: str, scope: _Scope) -> str:
+        if value not in scope.outputs:
+            expose = self._expose_in_loop if scope.loop is not None else self._expose_in_main
+            scope.outputs[value] = expose(value, scope)
+        return scope.outputs[value]
+
+    def _expose_in_main(self, value: str, scope: _Scope) -> str:
+        if value in self.interface:  # an input or initializer is no output of a graph, a copy is
+            value = self._copied(value, scope.graph)
+        self.graph.output.add(name=value)
+        return value
+
+    def _expose_in_loop(self, value: str, scope: _Scope) -> str:
+        assert scope.loop is not None
+        scope.graph.output.add(name=self._copied(value, scope.graph))
+        for attribute in scope.loop.attribute:
+            if attribute.name in ("scan_output_axes", "scan_output_directions"):
+                attribute.ints.append(0)
+        collected = self._fresh(value)
+        scope.loop.output.append(collected)
+        self.graph.output.add(name=collected)
+        return collected
+
+    def _copied(self, value: str, graph: onnx.GraphProto) -> str:
+        name = self._fresh(value)
+        graph.node.add(op_type="Identity", input=[value], output=[name], name=f"{name}.copy")
+        return name
+
+    def _fresh(self, value: str) -> str:
+        name = f"{value}.tap"
+        while name in self.names:
+            self.counter += 1
+            name = f"{value}.tap{self.counter}"
+        self.names.add(name)
+        return name
+
+
+def _value_names(graph: onnx.GraphProto) -> Iterator[str]:
+    yield from (info.name for info in (*graph.input, *graph.output, *graph.initializer))
+    for node in graph.node:
+        yield from node.output
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _value_names(attribute.g)
+

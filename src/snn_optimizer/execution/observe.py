@@ -1,0 +1,184 @@
+"""Watching populations at work: currents and spikes from the runtime, potentials from the reference.
+
+The current and the incoming state are recorded; the potential that meets the
+threshold is computed from them by :func:`snn_optimizer.ops.membrane` in the order
+of operations of the population's variant, so it is the runtime's to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer import ops
+from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
+from snn_optimizer.execution.ort import Session
+from snn_optimizer.execution.source import ModelSource, read_model
+
+__all__ = ["Observation", "Observer", "distance_to_threshold"]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observation:
+    """What one population did in one run.
+
+    Attributes
+    ----------
+    population : str
+    spikes, potential : array, shape (T, B, N...)
+        Spike counts (``LI``: the potential again), and the potential at the threshold test.
+    threshold : array or None
+        Broadcasts into ``potential``; None for ``LI``.
+    distance : array or None
+        Of the potential to the nearest value at which the count of spikes changes.
+    """
+
+    population: str
+    spikes: Array
+    potential: Array
+    threshold: Array | None
+    distance: Array | None
+
+    @property
+    def spiking(self) -> bool:
+        """Whether the population spikes."""
+        return self.threshold is not None
+
+
+class Observer:
+    """A model with every population exposed, ready to run.
+
+    Parameters
+    ----------
+    model : ModelProto, bytes or path
+
+    Attributes
+    ----------
+    taps : tuple of Tap
+    session : Session
+        Of the instrumented model.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a neuron call contradicts itself.
+    ExecutionError
+        If the runtime does not accept the model.
+    """
+
+    def __init__(self, model: ModelSource) -> None:
+        original, folder = read_model(model)
+        instrumented, self.taps = instrument(original)
+        self.session = Session(instrumented, external_data=folder)
+
+    def tap(self, population: str) -> Tap | None:
+        """Return the tap of a population, None when there is no such population."""
+        return next((tap for tap in self.taps if tap.population == population), None)
+
+    def observe(self, feeds: Mapping[str, npt.ArrayLike], taps: Iterable[Tap] | None = None) -> Iterator[Observation]:
+        """Run once and yield what each population did, one at a time.
+
+        The recordings of a population are released when the next one is asked for.
+        """
+        watched = self.taps if taps is None else tuple(taps)
+        if not watched:
+            return
+        names = dict.fromkeys(name for tap in watched for name in tap.outputs)
+        values = self.session.run(feeds, list(names))
+        uses = {name: sum(name in tap.outputs for tap in watched) for name in names}
+        for tap in watched:
+            yield _observed(tap, values)
+            for name in tap.outputs:
+                uses[name] -= 1
+                if uses[name] == 0:
+                    del values[name]
+
+    def trains(self, feeds: Mapping[str, npt.ArrayLike]) -> dict[str, Array]:
+        """Run once and return the output of each population, shape (T, B, N...)."""
+        if not self.taps:
+            return {}
+        values = self.session.run(feeds, list(dict.fromkeys(tap.s for tap in self.taps)))
+        return {tap.population: _over_time(tap, values[tap.s]) for tap in self.taps}
+
+
+def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
+    """Return how far each potential is from the nearest value at which the count of spikes changes.
+
+    That value is the threshold, or for a neuron of several spikes per step any
+    multiple of it that counts.
+    """
+    with np.errstate(all="ignore"):
+        if tap.variant.max_spikes == 1:
+            return np.asarray(np.abs(potential - threshold))
+        most = tap.variant.max_spikes or np.inf
+        level = np.clip(np.rint(potential / threshold), 1, most)
+        return np.asarray(np.abs(potential - level * threshold))
+
+
+def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
+    potential = _potential(tap, values)
+    spikes = _over_time(tap, values[tap.s])
+    source = tap.parameter("v_threshold")
+    if source is None:
+        return Observation(tap.population, spikes, potential, None, None)
+    threshold = _aligned(_read(source, values), source, potential.ndim)
+    distance = distance_to_threshold(tap, potential, threshold)
+    return Observation(tap.population, spikes, potential, threshold, distance)
+
+
+def _potential(tap: Tap, values: Mapping[str, Array]) -> Array:
+    x = values[tap.x]
+    states = [_read(source, values) for source in tap.states]
+    parameters = [_read(source, values) for source in tap.parameters]
+    if tap.variant.form == "sequence" and not tap.in_loop:
+        return ops.membrane(tap.variant, [x, *states, *parameters])
+    if tap.variant.form == "sequence":  # a whole run per iteration: the runs follow each other
+        runs = [
+            ops.membrane(tap.variant, [x[index], *_iteration(tap.states, states, index), *_iteration(tap.parameters, parameters, index)])
+            for index in range(len(x))
+        ]
+        return np.concatenate(runs)
+    if not tap.in_loop:
+        return ops.membrane(tap.variant, [x[np.newaxis], *states, *parameters])
+    if any(_is_stacked(source) for source in tap.parameters):
+        cells = [
+            ops.membrane(tap.variant, [x[index : index + 1], *_iteration(tap.states, states, index), *_iteration(tap.parameters, parameters, index)])
+            for index in range(len(x))
+        ]
+        return np.concatenate(cells)
+    # with its state at hand a step needs no other step: all iterations are one batch
+    spread = [np.broadcast_to(_aligned(state, source, x.ndim), x.shape) for state, source in zip(states, tap.states, strict=True)]
+    batch = [value.reshape(-1, *x.shape[2:]) for value in (x, *spread)]
+    return ops.membrane(tap.variant, [batch[0][np.newaxis], *batch[1:], *parameters]).reshape(x.shape)
+
+
+def _over_time(tap: Tap, signal: Array) -> Array:
+    """Return a signal of the runtime with the axes (T, B, N...)."""
+    if tap.variant.form == "sequence":
+        return signal.reshape(-1, *signal.shape[2:]) if tap.in_loop else signal
+    return signal if tap.in_loop else signal[np.newaxis]
+
+
+def _read(source: Source, values: Mapping[str, Array]) -> Array:
+    return values[source.output] if isinstance(source, Exposed) else source
+
+
+def _is_stacked(source: Source) -> bool:
+    return isinstance(source, Exposed) and source.stacked
+
+
+def _iteration(sources: Iterable[Source], values: Iterable[Array], index: int) -> list[Array]:
+    return [value[index] if _is_stacked(source) else value for source, value in zip(sources, values, strict=True)]
+
+
+def _aligned(value: Array, source: Source, rank: int) -> Array:
+    """Give a stacked operand as many axes as the signal, its iterations first."""
+    if not _is_stacked(source) or value.ndim >= rank:
+        return value
+    return value.reshape(value.shape[0], *(1,) * (rank - value.ndim), *value.shape[1:])

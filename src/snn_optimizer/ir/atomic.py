@@ -1,0 +1,108 @@
+"""Files that appear complete or not at all."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, Final, Self
+
+from snn_optimizer.errors import OutputError
+from snn_optimizer.ir.tensors import Region
+
+__all__ = ["AtomicFiles", "copy_region"]
+
+_CHUNK: Final = 4 << 20
+
+
+class AtomicFiles:
+    """A group of files written under temporary names and moved into place together.
+
+    On any failure, the files that were there before are as they were and the temporary
+    ones are gone. ``OSError`` becomes :class:`OutputError`.
+    """
+
+    def __init__(self) -> None:
+        self._staged: list[tuple[Path, Path]] = []  # temporary, target
+
+    def __enter__(self) -> Self:
+        return self
+
+    @contextmanager
+    def open(self, target: Path) -> Iterator[BinaryIO]:
+        """Open a file to write; it gets the permissions of the one it replaces."""
+        try:
+            temporary = self._create(target)
+            with temporary.open("r+b") as stream:
+                yield stream
+        except OSError as error:
+            raise OutputError(f"'{target}': cannot write: {error.strerror or error}") from error
+
+    def _create(self, target: Path) -> Path:
+        mode = None
+        with suppress(FileNotFoundError):
+            status = target.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise OutputError(f"'{target}': is not a regular file, it is not replaced")
+            mode = stat.S_IMODE(status.st_mode)
+        for number in range(1000):
+            temporary = target.with_name(f".{target.name}.{os.getpid()}.{number}.tmp")
+            with suppress(FileExistsError):
+                os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+                self._staged.append((temporary, target))
+                if mode is not None:
+                    temporary.chmod(mode)
+                return temporary
+        raise OutputError(f"'{target}': no free temporary name beside it")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                self._commit()
+        finally:
+            for temporary, _ in self._staged:
+                with suppress(OSError):
+                    temporary.unlink(missing_ok=True)
+
+    def _commit(self) -> None:
+        undo: list[tuple[Path, Path | None]] = []  # target, backup
+        try:
+            for temporary, target in self._staged:
+                backup: Path | None = None
+                if len(self._staged) > 1 and target.exists():
+                    backup = temporary.with_suffix(".old")
+                    os.link(target, backup)
+                undo.append((target, backup))
+                temporary.replace(target)
+        except OSError as error:
+            for target, backup in reversed(undo):
+                with suppress(OSError):
+                    if backup is not None:
+                        backup.replace(target)
+            raise OutputError(f"'{target}': cannot write: {error.strerror or error}") from error
+        finally:
+            for _, backup in undo:
+                if backup is not None:
+                    with suppress(OSError):
+                        backup.unlink(missing_ok=True)
+
+
+def copy_region(region: Region, target: BinaryIO) -> None:
+    """Append a region to a file without holding it in memory."""
+    descriptor = region.source.descriptor
+    if descriptor is None:
+        target.write(region.view)
+        return
+    position, end = region.offset, region.offset + region.length
+    target.flush()
+    while position < end:
+        chunk = os.pread(descriptor, min(_CHUNK, end - position), position)
+        if not chunk:
+            raise OSError(None, "the file the weights are read from became shorter")
+        target.write(chunk)
+        position += len(chunk)

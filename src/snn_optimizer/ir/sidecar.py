@@ -1,0 +1,122 @@
+"""What the graph library cannot hold of a model, kept beside its objects.
+
+Entries are keyed by identity and hold the object, so an ``id`` is never reused. The
+protobuf messages in here are shared between copies of a module and are never written to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from snn_optimizer.ir.tensors import LazyTensor
+from snn_optimizer.ir.types import Graph, Node, Value
+
+__all__ = ["CONSTANTS_DECLARED_BEFORE", "GraphRecord", "Sidecar"]
+
+CONSTANTS_DECLARED_BEFORE: Final = 4
+"""IR versions before this one declare every initializer as an input, which is constant all the same."""
+
+
+@dataclass(slots=True)
+class GraphRecord:
+    """What belongs to one graph.
+
+    Attributes
+    ----------
+    header : GraphProto or FunctionProto
+        The original message without nodes, tensors and values.
+    initializers : list of Value
+        The constants this graph stores, in file order.
+    declared_inputs : list of Value
+        The inputs of the file, constants among them (before IR version 4 every
+        initializer is declared as an input).
+    inputs, outputs, value_info : dict from id to (Value, ValueInfoProto)
+    loose_value_info : list of ValueInfoProto
+        Declared types of names that nothing has.
+    defaults : dict from id to (Value, LazyTensor)
+        Initial values of inputs that the caller may override.
+    quantized : frozenset of str
+        Tensor names with a quantization annotation that existed at load.
+    """
+
+    header: Any = field(default_factory=GraphProto)
+    initializers: list[Value] = field(default_factory=list)
+    declared_inputs: list[Value] = field(default_factory=list)
+    inputs: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
+    outputs: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
+    value_info: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
+    loose_value_info: list[ValueInfoProto] = field(default_factory=list)
+    defaults: dict[int, tuple[Value, LazyTensor]] = field(default_factory=dict)
+    quantized: frozenset[str] = frozenset()
+
+
+class Sidecar:
+    """The records of one module."""
+
+    def __init__(self, header: ModelProto) -> None:
+        self.header = header
+        self._nodes: dict[int, tuple[Node, NodeProto]] = {}
+        self._graphs: dict[int, tuple[Graph, GraphRecord]] = {}
+        self._notes: dict[int, tuple[Value, TensorProto]] = {}
+
+    def record(self, graph: Graph) -> GraphRecord:
+        """Return the record of a graph, a new one for a graph not seen before."""
+        entry = self._graphs.get(id(graph))
+        if entry is None:
+            entry = self._graphs[id(graph)] = (graph, GraphRecord())
+        return entry[1]
+
+    def set_record(self, graph: Graph, record: GraphRecord) -> None:
+        """Attach a record to a graph."""
+        self._graphs[id(graph)] = (graph, record)
+
+    def origin(self, node: Node) -> NodeProto | None:
+        """Return the message a node was read from, without its bodies and tensors."""
+        entry = self._nodes.get(id(node))
+        return None if entry is None else entry[1]
+
+    def set_origin(self, node: Node, proto: NodeProto) -> None:
+        """Remember the message a node was read from."""
+        self._nodes[id(node)] = (node, proto)
+
+    def note(self, constant: Value) -> TensorProto | None:
+        """Return documentation and metadata of a constant, if it has any."""
+        entry = self._notes.get(id(constant))
+        return None if entry is None else entry[1]
+
+    def set_note(self, constant: Value, meta: TensorProto | None) -> None:
+        """Remember documentation and metadata of a constant; None forgets them."""
+        if meta is None:
+            self._notes.pop(id(constant), None)
+        else:
+            self._notes[id(constant)] = (constant, meta)
+
+    def forget(self, nodes: Iterable[Node]) -> None:
+        """Drop the records of nodes that are gone."""
+        for node in nodes:
+            self._nodes.pop(id(node), None)
+
+    def strip(self, graph: Graph) -> None:
+        """Drop documentation and metadata of a graph, its nodes and its inner values."""
+        record = self.record(graph)
+        record.header = _stripped(record.header)
+        for node in graph.nodes:
+            origin = self.origin(node)
+            if origin is not None and (origin.doc_string or origin.metadata_props):
+                self.set_origin(node, _stripped(origin))
+        record.value_info = {
+            key: (value, _stripped(proto)) for key, (value, proto) in record.value_info.items()
+        }
+        record.loose_value_info = [_stripped(proto) for proto in record.loose_value_info]
+
+
+def _stripped(proto: Any) -> Any:
+    bare = type(proto)()
+    bare.CopyFrom(proto)
+    bare.ClearField("doc_string")
+    bare.ClearField("metadata_props")
+    return bare

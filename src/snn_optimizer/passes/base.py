@@ -1,0 +1,145 @@
+"""What a pass is: a frozen set of options with a claim, run on a graph in a context."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.analyses import AnalysisManager
+from snn_optimizer.ir import Node, SNNGraph
+from snn_optimizer.remarks import Remark, RemarkKind
+
+__all__ = ["ActivityProvider", "Exactness", "Outcome", "Pass", "PassContext", "Refusal"]
+
+
+class Exactness(IntEnum):
+    """What a pass promises about the model before and after, strongest first."""
+
+    BITWISE = 0  # every output identical for every input
+    ALGEBRAIC = 1  # equal in real arithmetic, only rounding can differ
+    PROFILED = 2  # equal on the calibration data
+    LOSSY = 3  # changes results on purpose, within the caller's budget
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a rule did not apply: a kebab-case name and a sentence with the numbers in it."""
+
+    rule: str
+    reason: str
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a pass did; zero changes means the graph is untouched.
+
+    Attributes
+    ----------
+    changes : int
+        Rewrites of any kind.
+    neurons_removed, layers_fused : int
+        For reports.
+    details : dict
+        Statistics by name, summed over runs.
+    """
+
+    changes: int = 0
+    neurons_removed: int = 0
+    layers_fused: int = 0
+    details: dict[str, int] = field(default_factory=dict)
+
+    def count(self, what: str, number: int = 1) -> None:
+        """Add to a statistic."""
+        if number:
+            self.details[what] = self.details.get(what, 0) + number
+
+
+class ActivityProvider(Protocol):
+    """Measured spike statistics of the current graph."""
+
+    def gram(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float64] | None:
+        """Return second moments of the population's spikes, a constant 1 last; ``None`` without data."""
+
+
+Evaluator = Callable[[Node, list[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
+Accept = Callable[[SNNGraph], bool]
+
+
+@dataclass(slots=True)
+class PassContext:
+    """What a run hands to its passes.
+
+    Attributes
+    ----------
+    analyses : AnalysisManager
+        Facts about the graph the pass runs on.
+    remarks : list of Remark
+        Filled by ``applied`` and ``missed``.
+    evaluate_node : callable, optional
+        Runs one operator on constants; without it nothing is folded.
+    activity : ActivityProvider, optional
+        Measured spikes for least-squares refits.
+    accept : callable, optional
+        Tells whether a candidate stays within the caller's budget; without it a
+        pass that searches for the largest affordable change must be told how much.
+    """
+
+    analyses: AnalysisManager
+    pass_name: str = ""
+    remarks: list[Remark] = field(default_factory=list)
+    evaluate_node: Evaluator | None = None
+    activity: ActivityProvider | None = None
+    accept: Accept | None = None
+
+    def applied(self, rule: str, place: str, message: str, **arguments: object) -> None:
+        """Record what was done."""
+        self.remarks.append(Remark(RemarkKind.APPLIED, self.pass_name, rule, place, message, arguments))
+
+    def missed(self, refusal: Refusal, place: str, **arguments: object) -> None:
+        """Record what was left alone, and why."""
+        self.remarks.append(Remark(RemarkKind.MISSED, self.pass_name, refusal.rule, place, refusal.reason, arguments))
+
+    def note(self, rule: str, place: str, message: str, **arguments: object) -> None:
+        """Record a fact worth knowing."""
+        self.remarks.append(Remark(RemarkKind.ANALYSIS, self.pass_name, rule, place, message, arguments))
+
+
+@dataclass(frozen=True, slots=True)
+class Pass(ABC):
+    """A named, immutable, re-entrant transformation of a graph, in place.
+
+    Fields of the subclass are its options; their names, types and defaults are
+    the pipeline syntax. A pass object holds no state of a run.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    exactness: ClassVar[Exactness]
+
+    @property
+    def claim(self) -> Exactness:
+        """The promise with these options; never stronger than ``exactness``."""
+        return self.exactness
+
+    @abstractmethod
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        """Transform ``graph`` in place."""
+
+    @classmethod
+    def describe(cls) -> str:
+        """Return the first line of the documentation."""
+        return (cls.__doc__ or "").strip().splitlines()[0]
+
+
+def rates_by_unit(rates: Mapping[str, npt.NDArray[np.float64]], name: str, units: int) -> npt.NDArray[np.float64] | None:
+    """Return the highest measured rate among the neurons of each unit, ``None`` when unknown."""
+    found = rates.get(name)
+    if found is None or found.size == 0 or found.size % units:
+        return None
+    return np.asarray(found.reshape(units, -1).max(axis=1))

@@ -1,0 +1,133 @@
+"""Remove neurons that never fire.
+
+Before: a population with a neuron whose membrane cannot reach its threshold, or
+        (with ``measured``) whose measured rate is at or below ``threshold``
+After:  its row, bias, parameters, state and outgoing columns are gone everywhere
+
+Sound because a train of zeros adds nothing: the outgoing columns multiply zeros.
+What batch norms and the like make of the zero is folded into the consumers' bias.
+The proof that a neuron never fires is in ``analyses/neuron_bounds.py``; removing
+columns regroups the sums of the consumers, hence ALGEBRAIC and not BITWISE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from snn_optimizer.analyses import NO_UNIT, Population, UnitGroups, ValueRanges
+from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
+from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
+
+__all__ = ["DeadNeuronElimination"]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadNeuronElimination(Pass):
+    """Remove neurons that never fire: proved, or with ``measured`` at most ``threshold`` spikes per step.
+
+    A unit that is a graph output, or that something outside the network can see,
+    is never removed. The last unit of a population stays; ``layer-fusion``
+    replaces a population that is silent as a whole.
+    """
+
+    name: ClassVar[str] = "dead-neuron-elimination"
+    aliases: ClassVar[tuple[str, ...]] = ("eliminate_dead", "eliminate-dead", "dead_neuron_elimination")
+    exactness: ClassVar[Exactness] = Exactness.ALGEBRAIC
+
+    threshold: float = 0.001
+    measured: bool = False
+
+    @property
+    def claim(self) -> Exactness:
+        """PROFILED when measured rates decide."""
+        return Exactness.PROFILED if self.measured else Exactness.ALGEBRAIC
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        """Find silent units, check that nothing else sees them, cut."""
+        groups = context.analyses.get(UnitGroups)
+        ranges = context.analyses.get(ValueRanges)
+        outcome = Outcome()
+        silent: dict[int, Mask] = {}
+        proved_units: dict[int, Mask] = {}
+        for population in groups.populations:
+            proved = _proved(population, ranges)
+            observed = self._observed(population, graph) if self.measured else np.zeros_like(proved)
+            proved_units[id(population.node)] = proved
+            silent[id(population.node)] = proved | observed
+        candidates = _candidate_classes(groups, silent)
+        if not candidates.any():
+            return outcome
+        if self.measured:
+            ranges = ValueRanges.assuming(graph.module, context.analyses, silent)
+        rewriter = Rewriter(graph.module)
+        surgeon = Surgeon(graph, groups, rewriter)
+        selected, refusals = surgeon.foldable(candidates, ranges)
+        selected, emptied = first_of_axis(groups, selected)
+        for name in emptied:
+            context.missed(Refusal("last-unit", "the whole population is silent; layer-fusion replaces it"), name)
+        _remark(groups, context, candidates, selected, proved_units, refusals)
+        if not selected.any():
+            return outcome
+        outcome.count("biases-folded", surgeon.fold(selected, ranges))
+        outcome.neurons_removed = surgeon.cut(selected)
+        outcome.changes = int(selected.sum())
+        rewriter.finish()
+        return outcome
+
+    def _observed(self, population: Population, graph: SNNGraph) -> Mask:
+        units = len(population.labels)
+        rates = rates_by_unit(graph.firing_rates, population.name, units) if population.variant.spiking else None
+        return np.zeros(units, np.bool_) if rates is None else rates <= self.threshold
+
+
+def _proved(population: Population, ranges: ValueRanges) -> Mask:
+    """Return which units provably never fire, at any of their positions."""
+    units = len(population.labels)
+    facts = ranges.facts.get(id(population.node))
+    if facts is None or not population.variant.spiking:
+        return np.zeros(units, np.bool_)
+    never = facts.never.reshape(facts.never.shape[-1 - len(population.spatial) :])
+    flat = never.reshape(never.shape[0], -1).all(axis=1)
+    return np.array(np.broadcast_to(flat, (units,)))
+
+
+def _candidate_classes(groups: UnitGroups, silent: dict[int, Mask]) -> Mask:
+    """Return the classes all of whose populations' units are silent."""
+    touched = np.zeros(groups.classes, np.bool_)
+    blocked = np.zeros(groups.classes, np.bool_)
+    for population in groups.populations:
+        classes = groups.classes_at(population.labels)
+        mask = silent[id(population.node)]
+        touched[classes[mask & (classes != NO_UNIT)]] = True
+        blocked[classes[~mask & (classes != NO_UNIT)]] = True
+    return touched & ~blocked
+
+
+def _remark(
+    groups: UnitGroups,
+    context: PassContext,
+    candidates: Mask,
+    selected: Mask,
+    proved: dict[int, Mask],
+    refusals: dict[int, Refusal],
+) -> None:
+    for population in groups.populations:
+        classes = groups.classes_at(population.labels)
+        gone = np.flatnonzero(selected[classes])
+        sure = int(proved[id(population.node)][gone].sum())
+        if len(gone):
+            context.applied(
+                "silent-units", population.name,
+                f"removed {len(gone)} of {len(classes)} units that never fire: {sure} proved, {len(gone) - sure} only observed",
+                units=gone.tolist()[:64], proved=sure, observed=len(gone) - sure,
+            )  # fmt: skip
+        left: dict[Refusal, int] = {}
+        for c in classes[candidates[classes] & ~selected[classes]]:
+            if int(c) in refusals:
+                left[refusals[int(c)]] = left.get(refusals[int(c)], 0) + 1
+        for refusal, number in left.items():
+            context.missed(refusal, population.name, units=number)

@@ -1,0 +1,280 @@
+"""Cut classes of units out of a graph, and fold what they always emit into their consumers.
+
+Shared machinery of the structural passes. A *class* (``analyses.unit_groups``) is
+everything that must go together. It leaves the network through contractions: the
+columns of the weights that read it. What a class emits there is either zero (the
+column goes without a trace), one fixed number (the column times that number moves
+into the bias), or unknown (the class must stay, unless the caller knows better).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.analyses import NO_UNIT, Contraction, Role, Site, UnitGroups, ValueRanges
+from snn_optimizer.ir import Graph, Node, Rewriter, SNNGraph, Use, Value, array_of, is_constant
+from snn_optimizer.passes.base import Refusal
+
+__all__ = ["Mask", "Surgeon", "first_of_axis"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass
+class Surgeon:
+    """Edits of one pass run on one set of groups."""
+
+    graph: SNNGraph
+    groups: UnitGroups
+    rewriter: Rewriter
+    extra_sites: list[Site] = field(default_factory=list)
+
+    # -- what may go -----------------------------------------------------------------------
+
+    def foldable(self, candidates: Mask, ranges: ValueRanges) -> tuple[Mask, dict[int, Refusal]]:
+        """Return which candidate classes emit fixed numbers wherever they are read, and why others do not.
+
+        Parameters
+        ----------
+        candidates : bool array, shape (classes,)
+        """
+        allowed = candidates & (self.groups.fixed < 0)
+        refusals = {
+            int(c): Refusal("fixed-unit", self.groups.refusal(int(c)) or "")
+            for c in np.flatnonzero(candidates & (self.groups.fixed >= 0))
+        }
+        for contraction in self.groups.contractions:
+            positions = self.groups.mask_at(contraction.labels_in, allowed)
+            if not positions.any():
+                continue
+            values, fixed = self._emitted(contraction, ranges)
+            if _is_padded(contraction.node):
+                fixed = fixed & (values == 0)
+            for c in np.unique(self.groups.classes_at(contraction.labels_in)[positions & ~fixed]):
+                refusals[int(c)] = Refusal(
+                    "value-not-constant",
+                    f"what '{contraction.node.name}' reads from it is not one number at every step and position",
+                )
+                allowed[c] = False
+        return allowed, refusals
+
+    def _emitted(self, contraction: Contraction, ranges: ValueRanges) -> tuple[npt.NDArray[np.float64], Mask]:
+        size = len(contraction.labels_in)
+        bound = ranges.of(contraction.source)
+        if bound is None:
+            return np.zeros(size), np.zeros(size, np.bool_)
+        axis = 1 if contraction.node.op == "Conv" else bound.rank - 1
+        parts = []
+        for array in (bound.low, bound.high, bound.fixed):
+            other = tuple(i for i in range(array.ndim) if i != axis)
+            flat = array.all(axis=other) if array.dtype == np.bool_ else array.max(axis=other)
+            steady = array.min(axis=other) == array.max(axis=other) if array.dtype != np.bool_ else flat
+            parts.append((np.broadcast_to(flat, (size,)), np.broadcast_to(steady, (size,))))
+        (low, low_steady), (high, high_steady), (fixed, _) = parts
+        return (low + high) / 2, fixed & low_steady & high_steady & np.isfinite(low) & np.isfinite(high)
+
+    # -- folding ---------------------------------------------------------------------------
+
+    def fold(self, selected: Mask, ranges: ValueRanges) -> int:
+        """Move what the selected classes emit into the biases of their readers; return the readers changed."""
+        changed = 0
+        for contraction in self.groups.contractions:
+            positions = self.groups.mask_at(contraction.labels_in, selected)
+            values, _ = self._emitted(contraction, ranges)
+            values = np.where(positions, values, 0)
+            if not values.any():
+                continue
+            weights = self.columns(contraction)
+            delta = np.tensordot(values, weights.astype(np.float64), axes=(0, 0))
+            if delta.ndim > 1:  # kernel positions of an unpadded convolution all see the same number
+                delta = delta.sum(axis=tuple(range(1, delta.ndim)))
+            self.add_to_bias(contraction, delta)
+            changed += 1
+        return changed
+
+    def columns(self, contraction: Contraction) -> npt.NDArray[Any]:
+        """Return the weight as (presynaptic, postsynaptic, kernel...)."""
+        weights = array_of(contraction.node.inputs[contraction.weight_slot])
+        assert weights is not None
+        order = [contraction.axis_in, contraction.axis_out]
+        return np.transpose(weights, [*order, *(i for i in range(weights.ndim) if i not in order)])
+
+    def set_columns(self, contraction: Contraction, columns: npt.NDArray[Any]) -> None:
+        """Replace the weight of this use; ``columns`` as returned by :meth:`columns`."""
+        order = [contraction.axis_in, contraction.axis_out]
+        order += [i for i in range(columns.ndim) if i not in order]
+        stored = np.ascontiguousarray(np.transpose(columns, np.argsort(order)))
+        self.rewriter.edit_constant([Use(contraction.node, contraction.weight_slot)], stored)
+
+    def add_to_bias(self, contraction: Contraction, delta: npt.NDArray[np.float64]) -> None:
+        """Add ``delta`` (one number per postsynaptic unit) to the current a contraction makes."""
+        node, slot = contraction.node, contraction.bias_slot
+        dtype = self.columns(contraction).dtype
+        if slot is None:
+            self._add_behind(contraction, delta, dtype)
+            return
+        scale = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
+        if node.op == "Gemm":
+            delta = delta * float(node.attrs.get("alpha", 1.0))
+        present = len(node.inputs) > slot and bool(node.inputs[slot].name)
+        old = array_of(node.inputs[slot]) if present else None
+        if (present and old is None) or scale == 0:
+            self._add_behind(contraction, delta, dtype)
+        elif old is not None:
+            full = np.broadcast_to(old.reshape(-1) if old.ndim < 2 else old, (*old.shape[:-1], len(delta)) if old.ndim else (len(delta),))
+            value = (full.astype(np.float64) + delta / scale).astype(old.dtype)
+            self.rewriter.edit_constant([Use(node, slot)], value)
+            if old.size == 1 and len(delta) > 1:
+                self.extra_sites.append(Site(Use(node, slot), value.ndim - 1, contraction.labels_out, Role.BIAS))
+        else:
+            constant = self.rewriter.constant(f"{node.name}.bias", (delta / scale).astype(dtype))
+            self.rewriter.set_input(node, slot, constant)
+            self.extra_sites.append(Site(Use(node, slot), 0, contraction.labels_out, Role.BIAS))
+
+    def _add_behind(self, contraction: Contraction, delta: npt.NDArray[np.float64], dtype: Any) -> None:
+        """Add to the constant of the Add that follows, or insert one."""
+        result = contraction.result
+        following = _bias_add(result)
+        if following is not None:
+            node, slot = following
+            old = array_of(node.inputs[slot])
+            assert old is not None
+            value = (np.broadcast_to(old, (*old.shape[:-1], len(delta))).astype(np.float64) + delta).astype(old.dtype)
+            self.rewriter.edit_constant([Use(node, slot)], value)
+            return
+        constant = self.rewriter.constant(f"{contraction.node.name}.bias", delta.astype(dtype))
+        fresh = self.rewriter.value(f"{result.name}.biased", result.dtype, result.shape)
+        self.rewriter.replace_uses(result, fresh)
+        add = self.rewriter.add(
+            self._graph_of(contraction.node), "Add", [result, constant], [fresh], name_hint=f"{contraction.node.name}.add_bias"
+        )
+        self.extra_sites.append(Site(Use(add, 1), 0, contraction.labels_out, Role.BIAS))
+
+    def _graph_of(self, node: Node) -> Graph:
+        return next(s.graph for s in self.graph.module.scopes() if any(n is node for n in s.graph.nodes))
+
+    # -- cutting ---------------------------------------------------------------------------
+
+    def cut(self, selected: Mask) -> int:
+        """Remove the selected classes everywhere; return the number of neurons removed."""
+        removed = self._neurons(selected)
+        edits: dict[tuple[int, int], _Edit] = {}
+        for site in (*self.groups.sites, *self.extra_sites):
+            gone = self.groups.mask_at(site.labels, selected)
+            if not gone.any():
+                continue
+            if site.role is Role.GROUPS:
+                self.rewriter.set_attribute(site.use.node, "group", int((~gone).sum()))
+                continue
+            edit = edits.setdefault((id(site.use.node), site.use.slot), _Edit(site.use))
+            if site.role is Role.SHAPE:
+                edit.entries[site.axis] = int((~gone).sum())
+            else:
+                keep = ~gone
+                edit.keep[site.axis] = keep & edit.keep.get(site.axis, keep)
+        self._apply(edits)
+        self._update_shapes(selected)
+        self._update_rates(selected)
+        return removed
+
+    def _neurons(self, selected: Mask) -> int:
+        return sum(
+            int(self.groups.mask_at(p.labels, selected).sum()) * int(np.prod(p.spatial, dtype=np.int64))
+            for p in self.groups.populations
+        )
+
+    def _apply(self, edits: dict[tuple[int, int], _Edit]) -> None:
+        """Apply equal edits of one shared constant once, so that sharing survives."""
+        shared: dict[tuple[int, bytes], list[_Edit]] = {}
+        for edit in edits.values():
+            constant = edit.use.node.inputs[edit.use.slot]
+            shared.setdefault((id(constant), edit.key()), []).append(edit)
+        for group in shared.values():
+            array = array_of(group[0].use.node.inputs[group[0].use.slot])
+            assert array is not None
+            self.rewriter.edit_constant([edit.use for edit in group], group[0].applied(array))
+
+    def _update_shapes(self, selected: Mask) -> None:
+        for key, axes in self.groups.axes.items():
+            value = self.groups.values[key]
+            if axes is None or value.shape is None or len(value.shape) != len(axes):
+                continue
+            sizes = list(value.shape)
+            for axis, labels in enumerate(axes):
+                if labels is not None and isinstance(sizes[axis], int):
+                    gone = int(self.groups.mask_at(labels, selected).sum())
+                    sizes[axis] = len(labels) - gone
+            value.shape = sizes
+
+    def _update_rates(self, selected: Mask) -> None:
+        for population in self.groups.populations:
+            rates = self.graph.firing_rates.get(population.name)
+            units = len(population.labels)
+            if rates is not None and rates.size % max(units, 1) == 0:
+                keep = ~self.groups.mask_at(population.labels, selected)
+                by_unit = rates.reshape(units, -1)[keep]
+                shape = rates.shape if rates.ndim == 1 else (int(keep.sum()), *rates.shape[1:])
+                self.graph.firing_rates[population.name] = by_unit.reshape(-1 if rates.ndim == 1 else shape)
+
+
+@dataclass
+class _Edit:
+    """All cuts of one use."""
+
+    use: Use
+    keep: dict[int, Mask] = field(default_factory=dict)
+    entries: dict[int, int] = field(default_factory=dict)
+
+    def key(self) -> bytes:
+        parts = [f"{axis}:".encode() + np.packbits(mask).tobytes() for axis, mask in sorted(self.keep.items())]
+        return b"|".join(parts) + repr(sorted(self.entries.items())).encode()
+
+    def applied(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        result = array
+        for axis, keep in self.keep.items():
+            result = np.compress(keep, result, axis=axis)
+        if self.entries:
+            result = np.array(result)
+            for position, count in self.entries.items():
+                result.reshape(-1)[position] = count
+        return np.ascontiguousarray(result) if result.ndim else result
+
+
+def first_of_axis(groups: UnitGroups, selected: Mask) -> tuple[Mask, list[str]]:
+    """Keep one class of every axis that the selection would empty; return the selection and the nodes concerned."""
+    result = selected.copy()
+    emptied: list[str] = []
+    for site in groups.sites:
+        classes = groups.classes_at(site.labels)
+        if len(classes) and bool((classes != NO_UNIT).all()) and bool(result[classes].all()):
+            result[classes[0]] = False
+            emptied.append(site.use.node.name)
+    for population in groups.populations:
+        classes = groups.classes_at(population.labels)
+        if len(classes) and bool((classes != NO_UNIT).all()) and bool(result[classes].all()):
+            result[classes[0]] = False
+            emptied.append(population.name)
+    return result, emptied
+
+
+def _bias_add(result: Value) -> tuple[Node, int] | None:
+    """Return the Add behind a linear map whose other operand is a constant vector along the last axis."""
+    if len(result.outputs) != 1 or result.outputs[0].op != "Add" or result.outputs[0].domain:
+        return None
+    node = result.outputs[0]
+    for slot, value in enumerate(node.inputs):
+        if value is not result and is_constant(value):
+            array = array_of(value)
+            if array is not None and array.ndim and array.size == array.shape[-1] > 1:
+                return node, slot
+    return None
+
+
+def _is_padded(node: Node) -> bool:
+    pads: Sequence[int] = node.attrs.get("pads", ()) or ()
+    return node.op == "Conv" and (any(pads) or node.attrs.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"})
