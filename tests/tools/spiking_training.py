@@ -76,7 +76,7 @@ class Population(nn.Module):
             if size is None:
                 self.register_buffer(name, start)
             else:
-                self.register_parameter(name, nn.Parameter(_inverse[name](start)))
+                self.register_parameter(name, nn.Parameter(_INVERSE[name](start)))
         self.learns = size is not None
 
     @property
@@ -130,7 +130,7 @@ class Population(nn.Module):
         return spikes, torch.where(spikes > 0, torch.zeros_like(charged), charged)
 
 
-_inverse: dict[str, Callable[[Tensor], Tensor]] = {
+_INVERSE: dict[str, Callable[[Tensor], Tensor]] = {
     "raw_alpha": torch.logit,
     "raw_beta": torch.logit,
     "raw_threshold": torch.log,

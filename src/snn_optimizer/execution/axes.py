@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from snn_optimizer.execution.ort import Dimension, Port
 
-__all__ = ["batch_axes", "time_axis"]
+__all__ = ["batch_axes", "names_time", "output_axes", "time_axis"]
 
 _BATCH = re.compile(r"b|n|bs|.*batch.*|samples?", re.IGNORECASE)
 _TIME = re.compile(r"t|.*time.*|.*steps?|seq.*", re.IGNORECASE)
@@ -82,5 +82,30 @@ def _batch_axis(
 
 
 def _may_count_samples(size: Dimension) -> bool:
-    return not isinstance(size, int) and not (isinstance(size, str) and _TIME.fullmatch(size))
+    return not isinstance(size, int) and not names_time(size)
 
+
+def output_axes(port: Port, shape: Sequence[int], steps: int, samples: int) -> tuple[int | None, int | None]:
+    """Return the axes of an output that count steps and samples, None where there is none.
+
+    Parameters
+    ----------
+    port : Port
+        A symbol that names a batch decides.
+    shape : sequence of int
+        Of the output in a run of ``steps`` steps and ``samples`` samples; decides
+        where no symbol does.
+    """
+    batch = _named_batch(port.shape)
+    if batch is None:
+        sizes = tuple(shape)
+        if len(sizes) >= 2 and sizes[:2] == (steps, samples) and (len(sizes) >= 3 or steps != samples):
+            batch = 1
+        else:
+            batch = next((axis for axis, size in enumerate(sizes[:2]) if size == samples), None)
+    return (0, 1) if batch == 1 else (None, batch)
+
+
+def names_time(size: Dimension) -> bool:
+    """Tell whether a symbolic size is called like a number of steps."""
+    return isinstance(size, str) and _TIME.fullmatch(size) is not None

@@ -146,13 +146,23 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(f"'{name}': a single array, not an .npz file; write it with numpy.savez(path, x=array)")
+                raise DataError(
+                    f"'{name}': a single array, not an .npz file; write it with numpy.savez(path, x=array)"
+                )
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise DataError(f"'{name}': no such file") from None
     except OSError as error:
         raise DataError(f"'{name}': cannot be read: {error.strerror or error}") from error
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (
+        ValueError,
+        EOFError,
+        KeyError,
+        TypeError,
+        zipfile.BadZipFile,
+        zlib.error,
+        NotImplementedError,
+    ) as error:
         raise DataError(f"'{name}': not an .npz file of plain arrays, or damaged") from error
 
 
@@ -217,7 +227,7 @@ def _check_sizes(array: Array, port: Port, batch_axis: int | None) -> None:
 
 
 def _count_samples(feeds: Mapping[str, Array], axes: Mapping[str, int | None]) -> int:
-    counts = {name: array.shape[axis] for name, array in feeds.items() if (axis := axes[name]) is not None}
+    counts = {name: int(feeds[name].shape[axis]) for name, axis in axes.items() if axis is not None}
     if not counts:
         return 1
     first = next(iter(counts))

@@ -3,7 +3,7 @@
 A neuron call of the main graph is exposed by naming its values as outputs. A
 call inside the body of a ``Scan`` or ``Loop`` has its values collected over the
 iterations by one more scan output each. Calls in ``If`` branches, in loops within
-loops and in model-local functions stay hidden.
+loops and in model-local functions, and whole runs inside a loop, stay hidden.
 
 With the runtime's optimizer off, exposing a value changes no other value.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -48,7 +48,7 @@ class Exposed:
     stacked: bool
 
 
-Source = Array | Exposed
+Source: TypeAlias = npt.NDArray[Any] | Exposed
 """Where an operand of a population comes from: a constant of the model, or an output."""
 
 
@@ -82,7 +82,9 @@ class Tap:
     @property
     def outputs(self) -> tuple[str, ...]:
         """All outputs the population is read from."""
-        exposed = (source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed))
+        exposed = (
+            source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed)
+        )
         return tuple(dict.fromkeys((self.x, self.s, *exposed)))
 
     def parameter(self, name: str) -> Source | None:
@@ -130,7 +132,9 @@ class _Scope:
     def __post_init__(self) -> None:
         graph = self.graph
         overridable = {info.name for info in graph.input}
-        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in overridable}
+        self.constants = {
+            tensor.name: tensor for tensor in graph.initializer if tensor.name not in overridable
+        }
         self.local = overridable | {tensor.name for tensor in graph.initializer}
         for node in graph.node:
             self.local.update(node.output)
@@ -140,7 +144,7 @@ class _Scope:
                         self.constants[node.output[0]] = attribute.t
 
     def owner(self, value: str) -> _Scope:
-        """The innermost scope that defines a value."""
+        """Return the innermost scope that defines a value."""
         scope = self
         while value not in scope.local and scope.outer is not None:
             scope = scope.outer
@@ -169,20 +173,15 @@ class _Instrumenter:
         body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")
         scope = _Scope(body, loop, main)
         for node in list(body.node):
-            if ops.is_neuron(node.domain, node.op_type):
+            if ops.is_neuron(node.domain, node.op_type) and _variant(node).form == "cell":
                 yield self._tap(node, scope)
 
     def _tap(self, node: onnx.NodeProto, scope: _Scope) -> Tap:
-        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
-        name = self._population(node)
-        try:
-            variant = NeuronVariant.parse(node.op_type, attributes)
-        except ValueError as error:
-            raise UnsupportedModelError(f"node '{name}': {error}") from error
+        variant = _variant(node)
         state_count = len(variant.states)
         sources = [self._source(value, scope) for value in node.input[1:]]
         return Tap(
-            population=name,
+            population=self._population(node),
             variant=variant,
             x=self._expose(node.input[0], scope),
             s=self._expose(node.output[0], scope),
@@ -192,7 +191,7 @@ class _Instrumenter:
         )
 
     def _population(self, node: onnx.NodeProto) -> str:
-        name = node.name or node.output[0]
+        name: str = node.name or node.output[0]
         if name in self.populations:
             name = node.output[0]
         base, number = name, 2
@@ -245,6 +244,14 @@ class _Instrumenter:
         return name
 
 
+def _variant(node: onnx.NodeProto) -> NeuronVariant:
+    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
+    try:
+        return NeuronVariant.parse(node.op_type, attributes)
+    except ValueError as error:
+        raise UnsupportedModelError(f"node '{node.name or node.output[0]}': {error}") from error
+
+
 def _value_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (info.name for info in (*graph.input, *graph.output, *graph.initializer))
     for node in graph.node:
@@ -252,4 +259,3 @@ def _value_names(graph: onnx.GraphProto) -> Iterator[str]:
         for attribute in node.attribute:
             if attribute.HasField("g"):
                 yield from _value_names(attribute.g)
-

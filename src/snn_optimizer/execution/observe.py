@@ -19,7 +19,7 @@ from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
 
-__all__ = ["Observation", "Observer", "distance_to_threshold"]
+__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time"]
 
 Array = npt.NDArray[Any]
 
@@ -81,7 +81,9 @@ class Observer:
         """Return the tap of a population, None when there is no such population."""
         return next((tap for tap in self.taps if tap.population == population), None)
 
-    def observe(self, feeds: Mapping[str, npt.ArrayLike], taps: Iterable[Tap] | None = None) -> Iterator[Observation]:
+    def observe(
+        self, feeds: Mapping[str, npt.ArrayLike], taps: Iterable[Tap] | None = None
+    ) -> Iterator[Observation]:
         """Run once and yield what each population did, one at a time.
 
         The recordings of a population are released when the next one is asked for.
@@ -104,7 +106,7 @@ class Observer:
         if not self.taps:
             return {}
         values = self.session.run(feeds, list(dict.fromkeys(tap.s for tap in self.taps)))
-        return {tap.population: _over_time(tap, values[tap.s]) for tap in self.taps}
+        return {tap.population: over_time(tap, values[tap.s]) for tap in self.taps}
 
 
 def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
@@ -123,7 +125,7 @@ def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array
 
 def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
     potential = _potential(tap, values)
-    spikes = _over_time(tap, values[tap.s])
+    spikes = over_time(tap, values[tap.s])
     source = tap.parameter("v_threshold")
     if source is None:
         return Observation(tap.population, spikes, potential, None, None)
@@ -136,33 +138,35 @@ def _potential(tap: Tap, values: Mapping[str, Array]) -> Array:
     x = values[tap.x]
     states = [_read(source, values) for source in tap.states]
     parameters = [_read(source, values) for source in tap.parameters]
-    if tap.variant.form == "sequence" and not tap.in_loop:
+    if tap.variant.form == "sequence":
         return ops.membrane(tap.variant, [x, *states, *parameters])
-    if tap.variant.form == "sequence":  # a whole run per iteration: the runs follow each other
-        runs = [
-            ops.membrane(tap.variant, [x[index], *_iteration(tap.states, states, index), *_iteration(tap.parameters, parameters, index)])
-            for index in range(len(x))
-        ]
-        return np.concatenate(runs)
     if not tap.in_loop:
         return ops.membrane(tap.variant, [x[np.newaxis], *states, *parameters])
     if any(_is_stacked(source) for source in tap.parameters):
-        cells = [
-            ops.membrane(tap.variant, [x[index : index + 1], *_iteration(tap.states, states, index), *_iteration(tap.parameters, parameters, index)])
-            for index in range(len(x))
-        ]
-        return np.concatenate(cells)
+        cells = [_potential_of_iteration(tap, x, states, parameters, index) for index in range(len(x))]
+        return np.concatenate([x[:0], *cells])
     # with its state at hand a step needs no other step: all iterations are one batch
-    spread = [np.broadcast_to(_aligned(state, source, x.ndim), x.shape) for state, source in zip(states, tap.states, strict=True)]
+    spread = [
+        np.broadcast_to(_aligned(state, source, x.ndim), x.shape)
+        for state, source in zip(states, tap.states, strict=True)
+    ]
     batch = [value.reshape(-1, *x.shape[2:]) for value in (x, *spread)]
     return ops.membrane(tap.variant, [batch[0][np.newaxis], *batch[1:], *parameters]).reshape(x.shape)
 
 
-def _over_time(tap: Tap, signal: Array) -> Array:
+def _potential_of_iteration(
+    tap: Tap, x: Array, states: Iterable[Array], parameters: Iterable[Array], index: int
+) -> Array:
+    chosen = [
+        value[index] if _is_stacked(source) else value
+        for source, value in zip((*tap.states, *tap.parameters), (*states, *parameters), strict=True)
+    ]
+    return ops.membrane(tap.variant, [x[index : index + 1], *chosen])
+
+
+def over_time(tap: Tap, signal: Array) -> Array:
     """Return a signal of the runtime with the axes (T, B, N...)."""
-    if tap.variant.form == "sequence":
-        return signal.reshape(-1, *signal.shape[2:]) if tap.in_loop else signal
-    return signal if tap.in_loop else signal[np.newaxis]
+    return signal[np.newaxis] if tap.variant.form == "cell" and not tap.in_loop else signal
 
 
 def _read(source: Source, values: Mapping[str, Array]) -> Array:
@@ -171,10 +175,6 @@ def _read(source: Source, values: Mapping[str, Array]) -> Array:
 
 def _is_stacked(source: Source) -> bool:
     return isinstance(source, Exposed) and source.stacked
-
-
-def _iteration(sources: Iterable[Source], values: Iterable[Array], index: int) -> list[Array]:
-    return [value[index] if _is_stacked(source) else value for source, value in zip(sources, values, strict=True)]
 
 
 def _aligned(value: Array, source: Source, rank: int) -> Array:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from pathlib import Path
+from typing import TypeAlias
 
 import onnx
 from google.protobuf.message import DecodeError, EncodeError
@@ -13,7 +14,7 @@ from snn_optimizer.errors import ExecutionError, ModelLoadError
 
 __all__ = ["ModelSource", "model_digest", "read_model", "serialize"]
 
-ModelSource = onnx.ModelProto | bytes | str | os.PathLike[str]
+ModelSource: TypeAlias = onnx.ModelProto | bytes | str | os.PathLike[str]
 """A model in memory, or a path; models above 2 GiB only as a path."""
 
 _BLOCK = 1 << 20
@@ -74,7 +75,9 @@ def model_digest(source: ModelSource) -> str:
                     while block := file.read(_BLOCK):
                         digest.update(block)
             except OSError as error:
-                raise ModelLoadError(f"external data '{location}' cannot be read: {error.strerror}") from error
+                raise ModelLoadError(
+                    f"external data '{location}' cannot be read: {error.strerror}"
+                ) from error
     return digest.hexdigest()
 
 

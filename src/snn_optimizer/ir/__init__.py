@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from snn_optimizer.ir.cleanup import remove_dead
+from snn_optimizer.ir.domain import InputDomain
+from snn_optimizer.ir.graph import SNNGraph
 from snn_optimizer.ir.index import GraphIndex
+from snn_optimizer.ir.layers import NEURON_TYPES, LayerNode, Projection
 from snn_optimizer.ir.module import FunctionKey, Module, ValueSpec
 from snn_optimizer.ir.mutation import sort_stable
 from snn_optimizer.ir.rewriter import Rewriter
+from snn_optimizer.ir.shapes import Shape, Shapes
+from snn_optimizer.ir.text import equation, print_graph
 from snn_optimizer.ir.types import (
     Array,
     Dimension,
@@ -31,17 +36,24 @@ from snn_optimizer.ir.types import (
 from snn_optimizer.ir.verify import verify_structure
 
 __all__ = [
+    "NEURON_TYPES",
     "Array",
     "Dimension",
     "Function",
     "FunctionKey",
     "Graph",
     "GraphIndex",
+    "InputDomain",
+    "LayerNode",
     "Module",
     "Node",
     "OpKey",
+    "Projection",
     "Rewriter",
+    "SNNGraph",
     "Scope",
+    "Shape",
+    "Shapes",
     "Use",
     "Value",
     "ValueSpec",
@@ -50,9 +62,11 @@ __all__ = [
     "captures_of",
     "describe",
     "dtype_of_constant",
+    "equation",
     "is_constant",
     "is_missing",
     "is_standard",
+    "print_graph",
     "reads_of",
     "remove_dead",
     "shape_of_constant",

@@ -76,7 +76,8 @@ class AtomicFiles:
                 backup: Path | None = None
                 if len(self._staged) > 1 and target.exists():
                     backup = temporary.with_suffix(".old")
-                    os.link(target, backup)
+                    with suppress(OSError):  # not every file system has links
+                        os.link(target, backup)
                 undo.append((target, backup))
                 temporary.replace(target)
         except OSError as error:

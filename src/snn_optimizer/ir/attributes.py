@@ -120,9 +120,9 @@ def kind_of(name: str, value: Any, origin: int | None) -> int:
     else:
         kind = _singular_kind(value)
         if kind == AttributeProto.INT and origin == AttributeProto.FLOAT:
-            kind = AttributeProto.FLOAT
+            return int(AttributeProto.FLOAT)
         if kind is not None:
-            return int(kind)
+            return kind
     raise TypeError(f"attribute '{name}' cannot hold {type(value).__name__} {value!r}")
 
 

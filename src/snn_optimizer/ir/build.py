@@ -54,10 +54,14 @@ def build_module(layers: Sequence[LayerNode]) -> Module:
         for name in variant.inputs[1:]:
             values = layer.parameter(name)
             operands.append(
-                rewriter.constant(f"{layer.name}.{name}", np.zeros((), dtype) if values is None else values.astype(dtype))
+                rewriter.constant(
+                    f"{layer.name}.{name}", np.zeros((), dtype) if values is None else values.astype(dtype)
+                )
             )
         signal = graph.outputs[0] if layer is last else rewriter.value(f"{layer.name}.spikes", dtype, shape)
-        finals = [rewriter.value(f"{layer.name}.final{i}", dtype, shape[1:]) for i in range(len(variant.states))]
+        finals = [
+            rewriter.value(f"{layer.name}.final{i}", dtype, shape[1:]) for i in range(len(variant.states))
+        ]
         rewriter.add(
             graph, variant.op_type, operands, [signal, *finals],
             attrs=variant.attributes(), domain=ops.DOMAIN, name_hint=layer.name,

@@ -91,33 +91,55 @@ def _annotated(module: Module) -> set[str]:
 
 
 def settle_constants(module: Module) -> None:
-    """Move initializers of bodies that are now read elsewhere to the main graph."""
+    """Let the main graph store the constants that no enclosing graph stores.
+
+    New constants, and those of bodies that are gone or that are now read elsewhere. One
+    whose name is taken in another scope gets a new one.
+    """
     owners: dict[int, Scope] = {}
     scopes = list(module.scopes())
     for scope in scopes:
         for value in module.sidecar.record(scope.graph).initializers:
             owners[id(value)] = scope
-    if all(scope.kind == "main" for scope in owners.values()):
-        return
-    names: Names | None = None
+    homeless: dict[int, tuple[Value, Scope]] = {}
     for scope in scopes:
         for value in _constants_read(scope.graph):
             owner = owners.get(id(value))
-            if owner is None or _encloses(owner, scope):
-                continue
-            record = module.sidecar.record(owner.graph)
+            if owner is None or not _encloses(owner, scope):
+                homeless[id(value)] = (value, _root(scope))
+    taken = _other_holders(scopes, [value for value, _ in homeless.values()]) if homeless else set()
+    names: Names | None = None
+    for key, (value, root) in homeless.items():
+        if key in owners:
+            record = module.sidecar.record(owners[key].graph)
             record.initializers = [one for one in record.initializers if one is not value]
+        if value.name in taken:
             names = names or Names.of_values(module)
             value.name = names.fresh(value.name)
-            if _root(scope).kind == "main":
-                module.sidecar.record(module.graph).initializers.append(value)
-                owners[id(value)] = _root(scope)
-            else:
-                del owners[id(value)]
+        if root.kind == "main":
+            module.sidecar.record(module.graph).initializers.append(value)
+
+
+def _other_holders(scopes: Iterable[Scope], values: Iterable[Value]) -> set[str]:
+    """Return the names of ``values`` that other values have too."""
+    values = list(values)
+    first = {value.name: id(value) for value in values}
+    shared = {value.name for value in values if first[value.name] != id(value)}
+    for scope in scopes:
+        graph = scope.graph
+        for group in (graph.inputs, graph.outputs, *(node.outputs for node in graph.nodes)):
+            shared.update(v.name for v in group if first.get(v.name, id(v)) != id(v))
+        for node in graph.nodes:
+            shared.update(v.name for v in node.inputs if first.get(v.name, id(v)) != id(v))
+    return shared
 
 
 def _constants_read(graph: Graph) -> list[Value]:
-    return [v for v in (*(v for node in graph.nodes for v in node.inputs), *graph.outputs) if isinstance(v, gs.Constant)]
+    return [
+        v
+        for v in (*(v for node in graph.nodes for v in node.inputs), *graph.outputs)
+        if isinstance(v, gs.Constant)
+    ]
 
 
 def _encloses(outer: Scope, inner: Scope) -> bool:

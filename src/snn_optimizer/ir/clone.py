@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import onnx_graphsurgeon as gs
 
+from snn_optimizer.ir.objects import building, new_constant, new_node, new_variable
 from snn_optimizer.ir.sidecar import GraphRecord, Sidecar
 from snn_optimizer.ir.tensors import HeldTensor
 from snn_optimizer.ir.types import Function, Graph, Node, Value
@@ -27,11 +28,12 @@ def clone_model(
     cloner = _Cloner(sidecar, share_weights=share_weights)
     twin_functions: list[Function] = []
     twin_graph: Graph = gs.Graph(name=graph.name)
-    for function in functions:
-        twin: Function = gs.Function(function.name, domain=function.domain)
-        cloner.fill(function, twin)
-        twin_functions.append(twin)
-    cloner.fill(graph, twin_graph)
+    with building():
+        for function in functions:
+            twin: Function = gs.Function(function.name, domain=function.domain)
+            cloner.fill(function, twin)
+            twin_functions.append(twin)
+        cloner.fill(graph, twin_graph)
     for part in (twin_graph, *twin_functions):
         part._functions = twin_functions  # type: ignore[attr-defined]  # noqa: SLF001 -- one list per model
     return twin_graph, twin_functions, cloner.twin
@@ -68,13 +70,12 @@ class _Cloner:
         return {id(value): (value, held) for value, held in twins}
 
     def node(self, node: Node) -> Node:
-        twin: Node = gs.Node(
-            op=node.op,
-            name=node.name,
-            attrs={name: self.attribute(value) for name, value in node.attrs.items()},
-            inputs=list(map(self.value, node.inputs)),
-            outputs=list(map(self.value, node.outputs)),
-            domain=node.domain,
+        twin = new_node(
+            (node.domain or "", node.op),
+            node.name,
+            {name: self.attribute(value) for name, value in node.attrs.items()},
+            list(map(self.value, node.inputs)),
+            list(map(self.value, node.outputs)),
         )
         origin = self.source.origin(node)
         if origin is not None:
@@ -98,15 +99,14 @@ class _Cloner:
 
     def new_value(self, value: Value) -> Value:
         if isinstance(value, gs.Constant):
-            twin: Value = gs.Constant(value.name, self.held(value._values))  # noqa: SLF001 -- `values` would load it
+            twin = new_constant(value.name, self.held(value._values))  # noqa: SLF001 -- `values` would load it
             note = self.source.note(value)
             if note is not None:
                 self.twin.set_note(twin, note)
             return twin
         shape = value.shape
-        return gs.Variable(  # type: ignore[no-any-return]  # the library has no types
-            value.name, value.dtype, None if shape is None else list(shape), getattr(value, "type", "tensor_type")
-        )
+        kind: str = getattr(value, "type", "tensor_type")
+        return new_variable(value.name, value.dtype, None if shape is None else list(shape), kind)
 
     def held(self, held: Any) -> Any:
         if self.share_weights:

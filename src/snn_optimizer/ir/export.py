@@ -13,7 +13,15 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 import onnx_graphsurgeon as gs
 from numpy.typing import NDArray
-from onnx import AttributeProto, ModelProto, NodeProto, SparseTensorProto, TensorProto, ValueInfoProto, numpy_helper
+from onnx import (
+    AttributeProto,
+    ModelProto,
+    NodeProto,
+    SparseTensorProto,
+    TensorProto,
+    ValueInfoProto,
+    numpy_helper,
+)
 
 from snn_optimizer.ir.attributes import decode_plain, encode_plain, is_plain, kind_of, same_value
 from snn_optimizer.ir.sidecar import CONSTANTS_DECLARED_BEFORE, GraphRecord, Sidecar
@@ -108,11 +116,12 @@ class Exporter:
         for node in graph.nodes:
             self._node(node, target.node.add())
         initializers = [*record.initializers, *more]
-        for constant in initializers:
-            self._initializer(constant, target)
-        for value, default in record.defaults.values():
-            if any(value is one for one in graph.inputs):
-                self._tensor(value.name, default, None, target.initializer.add())
+        inputs = {id(value) for value in graph.inputs}
+        for value in initializers:
+            if not _is_variable(value):
+                self._initializer(value, target)
+            elif id(value) in inputs:
+                self._tensor(value.name, record.defaults[id(value)][1], None, target.initializer.add())
         for value in self._declared(graph, record, initializers if declare else []):
             _write_info(value, record, record.inputs, target.input.add())
         for value in graph.outputs:
@@ -315,4 +324,3 @@ def _replace(field: Any, names: list[str]) -> None:
     if field != names:
         del field[:]
         field.extend(names)
-

@@ -89,19 +89,21 @@ class ExternalData:
     ----------
     folder : Path or None
         The folder of the model file; None when the model did not come from a file.
-    label : str
-        What the model is called in messages.
+
+    Attributes
+    ----------
+    count : int
+        Tensors found so far.
     """
 
-    def __init__(self, folder: Path | None, label: str) -> None:
+    def __init__(self, folder: Path | None) -> None:
         self._folder = folder
-        self._label = label
         self._sources: dict[str, Source] = {}
         self._in_memory = 0
         self.count = 0
 
-    def region(self, tensor: TensorProto) -> Region:
-        """Return where the values of an external tensor are.
+    def region(self, tensor: TensorProto, where: str) -> Region:
+        """Return where the values of an external tensor are; ``where`` starts messages.
 
         Raises
         ------
@@ -109,7 +111,6 @@ class ExternalData:
             If the reference leaves the model's folder, or the data is missing or short.
         """
         self.count += 1
-        where = f"{self._label}: tensor '{tensor.name}'"
         entries = {entry.key: entry.value for entry in tensor.external_data}
         source = self._source(str(entries.get("location", "")), where)
         numbers: dict[str, int] = {}
@@ -166,5 +167,7 @@ class ExternalData:
         folder = os.path.realpath(self._folder)
         target = os.path.realpath(os.path.join(folder, location))  # noqa: PTH118 -- as the OS resolves it
         if os.path.commonpath([folder, target]) != folder:
-            raise ModelLoadError(f"{where}: external location '{location}' is a link out of the model's folder")
+            raise ModelLoadError(
+                f"{where}: external location '{location}' is a link out of the model's folder"
+            )
         return Path(target)

@@ -195,7 +195,12 @@ class SNNGraph:
         uses = [use]
         if everywhere:
             value = use.node.inputs[use.slot]
-            uses = [Use(n, i) for n in {id(n): n for n in value.outputs}.values() for i, v in enumerate(n.inputs) if v is value]
+            uses = [
+                Use(n, i)
+                for n in {id(n): n for n in value.outputs}.values()
+                for i, v in enumerate(n.inputs)
+                if v is value
+            ]
         rewriter.edit_constant(uses, array)
         rewriter.finish()
 
@@ -230,6 +235,10 @@ def _parameter_slots(node: Node) -> Sequence[int]:
         case "BatchNormalization":
             return range(1, 5)
         case "Add" | "Sub" | "Mul" | "Div":
-            return [i for i, v in enumerate(node.inputs) if is_constant(v) and np.prod(shape_of_constant(v) or (1,)) > 1]
+            return [
+                i
+                for i, v in enumerate(node.inputs)
+                if is_constant(v) and np.prod(shape_of_constant(v) or (1,)) > 1
+            ]
         case _:
             return ()

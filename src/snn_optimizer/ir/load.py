@@ -7,24 +7,26 @@ directly; what they cannot hold goes to the :class:`~snn_optimizer.ir.sidecar.Si
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError, EncodeError
-from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto, SparseTensorProto, TensorProto
+from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # has none
+from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 from snn_optimizer.errors import ModelLoadError, UnsupportedModelError
 from snn_optimizer.ir.attributes import decode_plain, is_plain
 from snn_optimizer.ir.files import ExternalData, MemoryFile, open_source
-from snn_optimizer.ir.mutation import CycleError, sort_stable
+from snn_optimizer.ir.mutation import CycleError, sort_stable, with_bodies
+from snn_optimizer.ir.objects import building, missing, new_constant, new_node, new_variable
 from snn_optimizer.ir.sidecar import CONSTANTS_DECLARED_BEFORE, GraphRecord, Sidecar
-from snn_optimizer.ir.tensors import LazyTensor, Region, Source, SparseTensor, region_of
-from snn_optimizer.ir.types import Function, Graph, Node, Value
+from snn_optimizer.ir.stored import TensorReader
+from snn_optimizer.ir.tensors import LazyTensor, Source, SparseTensor
+from snn_optimizer.ir.types import Function, Graph, Value
 from snn_optimizer.ir.valueinfo import declared_type, type_kind
-from snn_optimizer.ir.wire import WireError, extract, read_marker
+from snn_optimizer.ir.wire import WireError, extract
 
 __all__ = ["Loaded", "read_function", "read_model"]
 
@@ -66,13 +68,20 @@ def read_model(source: str | os.PathLike[str] | ModelProto) -> Loaded:
         data = open_source(path, label)
         if not len(data.view):
             raise ModelLoadError(f"{label}: the file is empty")
-    importer = _Importer(label, data, ExternalData(path.parent if path else None, label))
+    token = os.urandom(16)
+    external = ExternalData(path.parent if path else None)
+    importer = _Importer(label, TensorReader(data, token, external), Sidecar(ModelProto()))
     try:
-        return importer.model(path)
+        proto = ModelProto.FromString(extract(data.view, token, _THRESHOLD))
+        with building():
+            graph, functions = importer.model(proto)
+    except (WireError, DecodeError) as error:
+        raise ModelLoadError(f"{label}: not an ONNX model, or cut off ({error})") from error
     except CycleError as error:
         raise ModelLoadError(f"{label}: {error}") from error
     except RecursionError as error:
         raise ModelLoadError(f"{label}: bodies are nested too deeply") from error
+    return Loaded(graph, functions, importer.sidecar, path, external.count > 0)
 
 
 def read_function(source: FunctionProto, sidecar: Sidecar) -> Function:
@@ -80,9 +89,9 @@ def read_function(source: FunctionProto, sidecar: Sidecar) -> Function:
     label = f"function '{source.domain}::{source.name}'"
     proto = FunctionProto()
     proto.CopyFrom(source)
-    importer = _Importer(label, MemoryFile(b""), ExternalData(None, label), sidecar)
+    reader = TensorReader(MemoryFile(b""), os.urandom(16), ExternalData(None))
     try:
-        return importer.function(proto)
+        return _Importer(label, reader, sidecar).function(proto)
     except CycleError as error:
         raise ModelLoadError(f"{label}: {error}") from error
 
@@ -94,43 +103,74 @@ def _text(text: Any, what: str) -> str:
     raise ModelLoadError(f"{what} {text!r} is not UTF-8 text")
 
 
-class _Names:
-    """The values of one scope by name, and the scope around it."""
+@dataclass(slots=True)
+class _Scope:
+    """One graph while it is read.
 
-    def __init__(self, outer: _Names | None) -> None:
-        self.values: dict[str, Value] = {}
-        self._outer = outer
+    Attributes
+    ----------
+    where : str
+        Starts messages.
+    outer : _Scope or None
+    values : dict of str to Value
+    declared : dict of str to list of ValueInfoProto
+        What the graph says of each value, most binding first.
+    """
+
+    where: str
+    outer: _Scope | None
+    values: dict[str, Value] = field(default_factory=dict)
+    declared: dict[str, list[Any]] = field(default_factory=dict)
+
+    def declare(self, *groups: Iterable[Any]) -> None:
+        for group in groups:
+            for entry in group:
+                self.declared.setdefault(entry.name, []).append(entry)
 
     def find(self, name: str) -> Value | None:
-        scope: _Names | None = self
+        scope: _Scope | None = self
         while scope is not None:
             if (value := scope.values.get(name)) is not None:
                 return value
-            scope = scope._outer
+            scope = scope.outer
         return None
+
+    def variable(self, name: str) -> Value:
+        entries = self.declared.get(name)
+        if not entries:
+            return new_variable(name)
+        dtype, shape = declared_type(entries)
+        return new_variable(name, dtype, shape, type_kind(entries[0].type))
+
+    def new_name(self, name: Any, what: str, taken: Iterable[str]) -> str:
+        """Check a name that must be the only one."""
+        text = _text(name, f"{self.where}{what}")
+        if not text:
+            raise ModelLoadError(f"{self.where}{what} has no name")
+        if text in taken:
+            raise ModelLoadError(f"{self.where}{what} '{text}' is defined twice")
+        return text
+
+    def output(self, name: Any) -> Value:
+        value = self.find(_text(name, f"{self.where}output"))
+        if value is None:
+            raise ModelLoadError(f"{self.where}output '{name}' is produced by no node")
+        return value
 
 
 class _Importer:
-    def __init__(
-        self, label: str, source: Source, external: ExternalData, sidecar: Sidecar | None = None
-    ) -> None:
+    def __init__(self, label: str, tensors: TensorReader, sidecar: Sidecar) -> None:
         self.label = label
-        self.source = source
-        self.external = external
-        self.token = os.urandom(16)
-        self.sidecar = Sidecar(ModelProto()) if sidecar is None else sidecar
+        self.tensors = tensors
+        self.sidecar = sidecar
         self.constants_declared = False
 
-    def model(self, path: Path | None) -> Loaded:
-        try:
-            proto = ModelProto.FromString(extract(self.source.view, self.token, _THRESHOLD))
-        except (WireError, DecodeError) as error:
-            raise ModelLoadError(f"{self.label}: not an ONNX model, or cut off ({error})") from error
+    def model(self, proto: ModelProto) -> tuple[Graph, list[Function]]:
         if not proto.HasField("graph"):
             raise ModelLoadError(f"{self.label}: not an ONNX model: it has no graph")
         self.constants_declared = proto.ir_version < CONSTANTS_DECLARED_BEFORE
-        for entry in (*proto.opset_import, *(e for f in proto.functions for e in f.opset_import)):
-            _text(entry.domain, f"{self.label}: domain")
+        for entry in proto.opset_import:
+            _text(entry.domain, f"{self.label}: imported domain")
         graph = self.graph(proto.graph, None, f"{self.label}: ")
         functions = [self.function(function) for function in proto.functions]
         for part in (graph, *functions):
@@ -139,105 +179,86 @@ class _Importer:
         proto.ClearField("graph")
         proto.ClearField("functions")
         self.sidecar.header = proto
-        return Loaded(graph, functions, self.sidecar, path, self.external.count > 0)
+        return graph, functions
 
     def check_functions(self, functions: list[Function]) -> None:
-        seen: set[tuple[str, str, str]] = set()
+        """Refuse functions defined twice and functions that call themselves."""
+        calls: dict[tuple[str, str, str], set[tuple[str, str, str]]] = {}
         for function in functions:
             header = self.sidecar.record(function).header
             key = (header.domain, header.name, header.overload)
-            if key in seen:
-                raise ModelLoadError(f"{self.label}: function '{header.domain}::{header.name}' is defined twice")
-            seen.add(key)
+            if key in calls:
+                raise ModelLoadError(f"{self.label}: function '{key[0]}::{key[1]}' is defined twice")
+            origins = map(self.sidecar.origin, with_bodies(function.nodes))
+            calls[key] = {(one.domain, one.op_type, one.overload) for one in origins if one is not None}
+        while leaves := [key for key, called in calls.items() if calls.keys().isdisjoint(called)]:
+            for key in leaves:
+                del calls[key]
+        if calls:
+            names = ", ".join(f"'{domain}::{name}'" for domain, name, _ in calls)
+            raise ModelLoadError(f"{self.label}: functions call themselves: {names}")
 
     # ------------------------------------------------------------------ graphs
 
-    def graph(self, proto: Any, outer: _Names | None, where: str) -> Graph:
-        names = _Names(outer)
+    def graph(self, proto: Any, outer: _Scope | None, where: str) -> Graph:
+        scope = _Scope(where, outer)
+        scope.declare(proto.input, proto.output, proto.value_info)
         record = GraphRecord(header=proto)
-        info = _by_name((*proto.input, *proto.output, *proto.value_info))
-        graph: Graph = gs.Graph(name=_text(proto.name, f"{where}graph name"), doc_string="")
-        self.inputs(graph, proto, record, names, info, where)
-        self.outputs_of_nodes(proto.node, names, info, where)
-        self.nodes(graph, proto.node, names, where)
+        graph: Graph = gs.Graph(name=_text(proto.name, f"{where}graph name"))
+        self.inputs(graph, proto, record, scope)
+        self.node_outputs(proto.node, scope)
+        self.nodes(graph, proto.node, scope)
         for entry in proto.output:
-            value = names.find(_text(entry.name, f"{where}output name"))
-            if value is None:
-                raise ModelLoadError(f"{where}output '{entry.name}' is produced by no node")
+            value = scope.output(entry.name)
             graph.outputs.append(value)
             record.outputs[id(value)] = (value, entry)
-        self.value_info(proto, record, names)
+        self.value_info(proto, record, scope)
         record.quantized = frozenset(
-            entry.tensor_name for entry in proto.quantization_annotation if names.find(entry.tensor_name)
+            entry.tensor_name for entry in proto.quantization_annotation if scope.find(entry.tensor_name)
         )
-        for field in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
-            proto.ClearField(field)
+        for name in ("node", "initializer", "sparse_initializer", "input", "output", "value_info"):
+            proto.ClearField(name)
         self.sidecar.set_record(graph, record)
         sort_stable(graph)
         return graph
 
-    def inputs(
-        self,
-        graph: Graph,
-        proto: Any,
-        record: GraphRecord,
-        names: _Names,
-        info: dict[str, list[Any]],
-        where: str,
-    ) -> None:
-        held: dict[str, LazyTensor | SparseTensor] = {}
+    def inputs(self, graph: Graph, proto: Any, record: GraphRecord, scope: _Scope) -> None:
+        stored: dict[str, LazyTensor | SparseTensor] = {}
         for tensor in proto.initializer:
-            label = f"{where}initializer '{_text(tensor.name, where + 'initializer name')}'"
-            self.unique(tensor.name, held, label)
-            held[tensor.name] = self.tensor(tensor, label)
+            name = scope.new_name(tensor.name, "initializer", stored)
+            stored[name] = self.tensors.dense(tensor, f"{scope.where}initializer '{name}'")
         for sparse in proto.sparse_initializer:
-            label = f"{where}initializer '{_text(sparse.values.name, where + 'initializer name')}'"
-            self.unique(sparse.values.name, held, label)
-            held[sparse.values.name] = self.sparse(sparse, label)
+            name = scope.new_name(sparse.values.name, "initializer", stored)
+            stored[name] = self.tensors.sparse(sparse, f"{scope.where}initializer '{name}'")
         for entry in proto.input:
-            name = _text(entry.name, f"{where}input name")
-            self.unique(name, names.values, f"{where}input '{name}'")
-            default = held.get(name)
+            name = scope.new_name(entry.name, "input", scope.values)
+            default = stored.get(name)
             if default is not None and (self.constants_declared or isinstance(default, SparseTensor)):
                 value = self.constant(name, default)
             else:
-                value = self.variable(name, info.get(name, ()))
+                value = scope.variable(name)
                 graph.inputs.append(value)
-            names.values[name] = value
+            scope.values[name] = value
             record.declared_inputs.append(value)
             record.inputs[id(value)] = (value, entry)
-        for name, default in held.items():
-            known = names.values.get(name)
+        for name, default in stored.items():
+            known = scope.values.get(name)
             if known is None:
-                known = names.values[name] = self.constant(name, default)
-            if isinstance(known, gs.Constant):
-                record.initializers.append(known)
-            elif isinstance(default, LazyTensor):
+                known = scope.values[name] = self.constant(name, default)
+            record.initializers.append(known)
+            if isinstance(default, LazyTensor) and not isinstance(known, gs.Constant):
                 record.defaults[id(known)] = (known, default)
 
-    def unique(self, name: str, taken: Iterable[str], label: str) -> None:
-        if not name:
-            raise ModelLoadError(f"{label} has no name")
-        if name in taken:
-            raise ModelLoadError(f"{label} is defined twice")
-
-    def value_info(self, proto: Any, record: GraphRecord, names: _Names) -> None:
+    def value_info(self, proto: Any, record: GraphRecord, scope: _Scope) -> None:
         for entry in proto.value_info:
-            value = names.values.get(entry.name)
+            value = scope.values.get(entry.name)
             if value is None or id(value) in record.value_info:
                 record.loose_value_info.append(entry)
             else:
                 record.value_info[id(value)] = (value, entry)
 
-    def variable(self, name: str, entries: Sequence[Any]) -> Value:
-        value: Value = gs.Variable(name)
-        if entries:
-            value.dtype, value.shape = declared_type(entries)
-            value.type = type_kind(entries[0].type)  # type: ignore[attr-defined]  # the library's own attribute
-        return value
-
     def constant(self, name: str, held: LazyTensor | SparseTensor) -> Value:
-        value: Value = gs.Constant(name, held)
+        value = new_constant(name, held)
         meta = held.meta if isinstance(held, LazyTensor) else held.values.meta
         if meta.doc_string or meta.metadata_props:
             self.sidecar.set_note(value, meta)
@@ -245,129 +266,104 @@ class _Importer:
 
     # ------------------------------------------------------------------- nodes
 
-    def outputs_of_nodes(
-        self, protos: Iterable[NodeProto], names: _Names, info: dict[str, list[Any]], where: str
-    ) -> None:
+    def node_outputs(self, protos: Iterable[NodeProto], scope: _Scope) -> None:
+        """Make the outputs of all nodes first: bodies may read what comes later in the file."""
+        values = scope.values
         for proto in protos:
             for name in proto.output:
                 if not name:
                     continue
-                if name in names.values:
-                    text = _text(name, f"{where}output name")
-                    raise ModelLoadError(f"{where}'{text}' is produced twice, the second time by {_label(proto)}")
-                names.values[name] = self.variable(_text(name, f"{where}output name"), info.get(name, ()))
+                if name in values or not isinstance(name, str):
+                    scope.new_name(name, f"output of {_label(proto)}", values)
+                values[name] = scope.variable(name)
 
-    def nodes(self, graph: Graph, protos: Iterable[NodeProto], names: _Names, where: str) -> None:
+    def nodes(self, graph: Graph, protos: Iterable[NodeProto], scope: _Scope) -> None:
+        values, where = scope.values, scope.where
         for proto in protos:
             inputs: list[Value] = []
             for name in proto.input:
-                value = names.find(name) if name else gs.Variable.empty()
+                value = scope.find(name) if name else missing()
                 if value is None:
                     raise ModelLoadError(f"{where}input '{name}' of {_label(proto)} is produced by nobody")
                 inputs.append(value)
-            outputs = [names.values[name] if name else gs.Variable.empty() for name in proto.output]
-            domain = _text(proto.domain, f"{where}domain of {_label(proto)}")
-            node: Node = gs.Node(
-                op=_text(proto.op_type, f"{where}operator"),
-                name=_text(proto.name, f"{where}node name"),
-                attrs=self.attributes(proto, names, where) if proto.attribute else {},
-                inputs=inputs,
-                outputs=outputs,
-                domain="" if domain == "ai.onnx" else domain,
-            )
+            outputs = [values[name] if name else missing() for name in proto.output]
+            domain, op, name = proto.domain, proto.op_type, proto.name
+            if not (isinstance(op, str) and isinstance(name, str) and isinstance(domain, str)):
+                raise ModelLoadError(f"{where}the text of {_label(proto)} is not UTF-8")
+            attributes = self.attributes(proto, scope) if proto.attribute else {}
+            key = ("" if domain == "ai.onnx" else domain, op)
+            node = new_node(key, name, attributes, inputs, outputs)
             graph.nodes.append(node)
             self.sidecar.set_origin(node, proto)
 
-    def attributes(self, proto: NodeProto, names: _Names, where: str) -> dict[str, Any]:
+    def attributes(self, proto: NodeProto, scope: _Scope) -> dict[str, Any]:
         decoded: dict[str, Any] = {}
         for attribute in proto.attribute:
-            name = _text(attribute.name, f"{where}attribute of {_label(proto)}")
-            label = f"{where}attribute '{name}' of {_label(proto)}"
-            if name in decoded:
-                raise ModelLoadError(f"{label} is given twice")
-            decoded[name] = self.attribute(attribute, names, label)
+            if attribute.ref_attr_name or is_plain(attribute.type):
+                value = decode_plain(attribute)
+            else:
+                label = f"{scope.where}attribute '{attribute.name}' of {_label(proto)}"
+                value = self.object_attribute(attribute, scope, label)
+            name = attribute.name
+            if name in decoded or not isinstance(name, str):
+                scope.new_name(name, f"attribute of {_label(proto)}", decoded)
+            decoded[name] = value
         return decoded
 
-    def attribute(self, attribute: AttributeProto, names: _Names, label: str) -> Any:
-        kind = attribute.type
-        inner = f"{label}: "
+    def object_attribute(self, attribute: AttributeProto, scope: _Scope, label: str) -> Any:
+        """Read an attribute of tensors or graphs and take them out of the message."""
+
+        def dense(tensor: Any) -> Value:
+            return self.constant(_text(tensor.name, label), self.tensors.dense(tensor, label))
+
+        def sparse(tensor: Any) -> Value:
+            return self.constant(_text(tensor.values.name, label), self.tensors.sparse(tensor, label))
+
+        def body(graph: Any) -> Graph:
+            return self.graph(graph, scope, f"{label}: ")
+
         result: Any
-        if attribute.ref_attr_name or is_plain(kind):
-            return decode_plain(attribute)
-        if kind == AttributeProto.TENSOR:
-            result = self.constant(_text(attribute.t.name, label), self.tensor(attribute.t, label))
-        elif kind == AttributeProto.TENSORS:
-            result = [self.constant(_text(t.name, label), self.tensor(t, label)) for t in attribute.tensors]
-        elif kind == AttributeProto.SPARSE_TENSOR:
-            sparse = attribute.sparse_tensor
-            result = self.constant(_text(sparse.values.name, label), self.sparse(sparse, label))
-        elif kind == AttributeProto.SPARSE_TENSORS:
-            result = [
-                self.constant(_text(s.values.name, label), self.sparse(s, label)) for s in attribute.sparse_tensors
-            ]
-        elif kind == AttributeProto.GRAPH:
-            result = self.graph(attribute.g, names, inner)
-        elif kind == AttributeProto.GRAPHS:
-            result = [self.graph(body, names, inner) for body in attribute.graphs]
-        else:
-            raise UnsupportedModelError(f"{label} has type {kind}, which this version does not know")
-        for field in ("t", "tensors", "sparse_tensor", "sparse_tensors", "g", "graphs"):
-            attribute.ClearField(field)
+        match attribute.type:
+            case AttributeProto.TENSOR:
+                result = dense(attribute.t)
+            case AttributeProto.TENSORS:
+                result = list(map(dense, attribute.tensors))
+            case AttributeProto.SPARSE_TENSOR:
+                result = sparse(attribute.sparse_tensor)
+            case AttributeProto.SPARSE_TENSORS:
+                result = list(map(sparse, attribute.sparse_tensors))
+            case AttributeProto.GRAPH:
+                result = body(attribute.g)
+            case AttributeProto.GRAPHS:
+                result = list(map(body, attribute.graphs))
+            case kind:
+                raise UnsupportedModelError(f"{label} has type {kind}, which this version does not know")
+        for name in ("t", "tensors", "sparse_tensor", "sparse_tensors", "g", "graphs"):
+            attribute.ClearField(name)
         return result
 
     # --------------------------------------------------------------- functions
 
-    def function(self, proto: Any) -> Function:
-        name, domain = _text(proto.name, "function name"), _text(proto.domain, "function domain")
-        where = f"{self.label}: function '{domain}::{name}': "
-        names = _Names(None)
+    def function(self, proto: FunctionProto) -> Function:
+        name, domain = proto.name, proto.domain
+        for text in (name, domain, proto.overload, *(entry.domain for entry in proto.opset_import)):
+            _text(text, f"{self.label}: function")
+        scope = _Scope(f"{self.label}: function '{domain}::{name}': ", None)
+        scope.declare(proto.value_info)
         record = GraphRecord(header=proto)
         function: Function = gs.Function(name, domain=domain)
         for entry in proto.input:
-            self.unique(_text(entry, f"{where}input name"), names.values, f"{where}input '{entry}'")
-            names.values[entry] = self.variable(entry, ())
-            function.inputs.append(names.values[entry])
-        info = _by_name(proto.value_info)
-        self.outputs_of_nodes(proto.node, names, info, where)
-        self.nodes(function, proto.node, names, where)
-        for entry in proto.output:
-            value = names.find(entry)
-            if value is None:
-                raise ModelLoadError(f"{where}output '{entry}' is produced by no node")
-            function.outputs.append(value)
-        self.value_info(proto, record, names)
-        for field in ("node", "input", "output", "value_info"):
-            proto.ClearField(field)
+            value = scope.values[scope.new_name(entry, "input", scope.values)] = scope.variable(entry)
+            function.inputs.append(value)
+        self.node_outputs(proto.node, scope)
+        self.nodes(function, proto.node, scope)
+        function.outputs.extend(map(scope.output, proto.output))
+        self.value_info(proto, record, scope)
+        for cleared in ("node", "input", "output", "value_info"):
+            proto.ClearField(cleared)
         self.sidecar.set_record(function, record)
         sort_stable(function)
         return function
-
-    # ----------------------------------------------------------------- tensors
-
-    def tensor(self, proto: TensorProto, label: str) -> LazyTensor:
-        region: Region | None = None
-        if proto.data_location == TensorProto.EXTERNAL:
-            region = self.external.region(proto)
-            for field in ("external_data", "data_location", "raw_data"):
-                proto.ClearField(field)
-        elif proto.HasField("raw_data"):
-            raw = proto.raw_data
-            place = read_marker(raw, self.token)
-            region = region_of(raw) if place is None else Region(self.source, *place)
-            proto.ClearField("raw_data")
-        return LazyTensor(proto, region, label)
-
-    def sparse(self, proto: SparseTensorProto, label: str) -> SparseTensor:
-        values = self.tensor(proto.values, f"{label} values")
-        indices = self.tensor(proto.indices, f"{label} indices")
-        return SparseTensor(values, indices, tuple(int(size) for size in proto.dims), label)
-
-
-def _by_name(entries: Iterable[Any]) -> dict[str, list[Any]]:
-    named: dict[str, list[Any]] = {}
-    for entry in entries:
-        named.setdefault(entry.name, []).append(entry)
-    return named
 
 
 def _label(proto: NodeProto) -> str:

@@ -16,6 +16,7 @@ from onnx import FunctionProto, GraphProto, ModelProto
 from snn_optimizer.ir.clone import clone_model
 from snn_optimizer.ir.export import Exporter, Sink
 from snn_optimizer.ir.load import Loaded, read_function, read_model
+from snn_optimizer.ir.objects import new_variable
 from snn_optimizer.ir.save import build_complete, build_skeleton, write_files
 from snn_optimizer.ir.sidecar import Sidecar
 from snn_optimizer.ir.tensors import HeldTensor
@@ -215,6 +216,10 @@ class Module:
                     seen.add(id(value))
                     yield value
 
+    def initializers_of(self, graph: Graph) -> Sequence[Value]:
+        """Return the constants that a graph stores; those no graph stores belong to the main graph."""
+        return tuple(self.sidecar.record(graph).initializers)
+
     def initializer_bytes(self) -> int:
         """Return the size of all constant tensors, each counted once.
 
@@ -301,8 +306,7 @@ class Module:
 
 def _variable(spec: ValueSpec) -> Value:
     name, dtype, shape = spec
-    value: Value = gs.Variable(name, dtype=np.dtype(dtype), shape=None if shape is None else list(shape))
-    return value
+    return new_variable(name, np.dtype(dtype), None if shape is None else list(shape))
 
 
 def _scopes(scope: Scope) -> Iterator[Scope]:
@@ -315,7 +319,7 @@ def _scopes(scope: Scope) -> Iterator[Scope]:
 
 
 def _constants(graph: Graph, sidecar: Sidecar) -> Iterator[Value]:
-    yield from sidecar.record(graph).initializers
+    yield from (v for v in sidecar.record(graph).initializers if isinstance(v, gs.Constant))
     for node in graph.nodes:
         for value in node.inputs:
             if isinstance(value, gs.Constant):

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
-from snn_optimizer.ir.types import Graph, Node, Value, bodies_of, captures_of, describe, reads_of
+import onnx_graphsurgeon as gs
+
+from snn_optimizer.ir.types import Graph, Node, Value, bodies_of, describe, reads_of
 
 __all__ = [
     "CycleError",
     "connect_input",
     "detach",
     "is_sorted",
+    "reconnect",
     "reconnect_inputs",
     "replace_readers",
     "sort_stable",
@@ -56,6 +59,30 @@ def reconnect_inputs(node: Node, values: Sequence[Value]) -> None:
     list.extend(node.inputs, values)
     for value in values:
         list.append(value.outputs, node)
+
+
+def reconnect(holder: Node | Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> list[Value]:
+    """Make ``inputs`` and ``outputs`` those of a node or a graph.
+
+    Returns
+    -------
+    list of Value
+        What it read or returned before.
+    """
+    if not isinstance(holder, gs.Node):
+        before = list(holder.outputs)
+        holder.inputs[:], holder.outputs[:] = list(inputs), list(outputs)
+        return before
+    before = list(holder.inputs)
+    reconnect_inputs(holder, list(inputs))
+    for value in holder.outputs:
+        _drop(value.inputs, holder)
+    made = list(outputs)
+    list.clear(holder.outputs)
+    list.extend(holder.outputs, made)
+    for value in made:
+        list.append(value.inputs, holder)
+    return before
 
 
 def with_bodies(nodes: Iterable[Node]) -> list[Node]:
@@ -178,4 +205,3 @@ def sort_stable(graph: Graph) -> bool:
                 stack.append((successor, iter(needs[successor])))
     graph.nodes = order
     return True
-

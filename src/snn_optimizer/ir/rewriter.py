@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -22,12 +22,14 @@ from snn_optimizer.ir.mutation import (
     CycleError,
     connect_input,
     detach,
+    reconnect,
     reconnect_inputs,
     replace_readers,
     sort_stable,
     with_bodies,
 )
 from snn_optimizer.ir.names import Names
+from snn_optimizer.ir.objects import missing, new_constant, new_node, new_variable
 from snn_optimizer.ir.types import Dimension, Graph, Node, OpKey, Use, Value, bodies_of, describe
 
 __all__ = ["Rewriter"]
@@ -70,17 +72,15 @@ class Rewriter:
         array : array_like
             The values; not copied, not to be written to afterwards.
         """
-        value: Value = gs.Constant(self._fresh_value(hint), np.asarray(array))
-        return value
+        return new_constant(self._fresh_value(hint), np.asarray(array))
 
     def value(self, hint: str, dtype: npt.DTypeLike | None, shape: Sequence[Dimension] | None) -> Value:
         """Return a new value for the output of a node; type and shape None when unknown."""
-        value: Value = gs.Variable(
+        return new_variable(
             self._fresh_value(hint),
-            dtype=None if dtype is None else np.dtype(dtype),
-            shape=None if shape is None else list(shape),
+            None if dtype is None else np.dtype(dtype),
+            None if shape is None else list(shape),
         )
-        return value
 
     def body(self, name: str, inputs: Sequence[Value], outputs: Sequence[Value]) -> Graph:
         """Return a new body, for an attribute of a node to add; fill it with :meth:`add`."""
@@ -92,7 +92,7 @@ class Rewriter:
         self._outputs = None
         return graph
 
-    def add(
+    def add(  # noqa: PLR0917 -- operator, inputs, outputs and attributes read best in order
         self,
         graph: Graph,
         op: str,
@@ -125,13 +125,12 @@ class Rewriter:
             if value is not None and (value.inputs or isinstance(value, gs.Constant)):
                 raise PassError(f"new node {op} cannot make '{value.name}': it already has a producer")
         first = next((value.name for value in outputs if value is not None), "")
-        node: Node = gs.Node(
-            op=op,
-            name=self._fresh_node(name_hint or f"{op}_{first}"),
-            attrs=dict(attrs or {}),
-            inputs=[gs.Variable.empty() if value is None else value for value in inputs],
-            outputs=[gs.Variable.empty() if value is None else value for value in outputs],
-            domain=domain,
+        node = new_node(
+            (domain, op),
+            self._fresh_node(name_hint or f"{op}_{first}"),
+            dict(attrs or {}),
+            [missing() if value is None else value for value in inputs],
+            [missing() if value is None else value for value in outputs],
         )
         graph.nodes.append(node)
         self._import(domain)
@@ -160,9 +159,9 @@ class Rewriter:
 
     def set_input(self, node: Node, slot: int, value: Value | None) -> None:
         """Let ``node`` read ``value`` in input ``slot``; None leaves the input out."""
-        new: Value = gs.Variable.empty() if value is None else value
+        new: Value = missing() if value is None else value
         while len(node.inputs) <= slot:
-            node.inputs.append(gs.Variable.empty())
+            node.inputs.append(missing())
         old = node.inputs[slot]
         if old is new or (not old.name and value is None):
             return
@@ -211,6 +210,14 @@ class Rewriter:
             self._outputs = None
             self.changes += 1
 
+    def set_ports(self, holder: Node | Graph, inputs: Sequence[Value], outputs: Sequence[Value]) -> None:
+        """Give a node or a body, not the main graph, all its inputs and outputs anew."""
+        if holder is self.module.graph:
+            raise PassError("the inputs and outputs of the model cannot be replaced")
+        self._loose.extend(reconnect(holder, inputs, outputs))
+        self._outputs = None
+        self.changes += 1
+
     def retarget(
         self,
         node: Node,
@@ -236,7 +243,7 @@ class Rewriter:
             node.domain, node.op = op
             self._import(op[0])
         self._loose.extend(node.inputs)
-        reconnect_inputs(node, [gs.Variable.empty() if value is None else value for value in inputs])
+        reconnect_inputs(node, [missing() if value is None else value for value in inputs])
         if attrs is not None:
             for name in [name for name in node.attrs if name not in attrs]:
                 self.set_attribute(node, name, None)
@@ -298,9 +305,14 @@ class Rewriter:
         slots = {(id(use.node), use.slot) for use in uses}
         same = all(use.node.inputs[use.slot] is old for use in uses)
         self.changes += 1
-        if same and isinstance(old, gs.Constant) and len(slots) == len(old.outputs) and not self._is_output(old):
+        if (
+            same
+            and isinstance(old, gs.Constant)
+            and len(slots) == len(old.outputs)
+            and not self._is_output(old)
+        ):
             old.values = np.asarray(array)
-            return old  # type: ignore[return-value]  # a library constant is a Value
+            return cast("Value", old)
         new = self.constant(old.name, array)
         note = self.module.sidecar.note(old)
         if note is not None:

@@ -13,7 +13,7 @@ from typing import Any, Final
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from snn_optimizer.ir.tensors import LazyTensor
-from snn_optimizer.ir.types import Graph, Node, Value
+from snn_optimizer.ir.types import Graph, Node, Value, bodies_of
 
 __all__ = ["CONSTANTS_DECLARED_BEFORE", "GraphRecord", "Sidecar"]
 
@@ -30,7 +30,7 @@ class GraphRecord:
     header : GraphProto or FunctionProto
         The original message without nodes, tensors and values.
     initializers : list of Value
-        The constants this graph stores, in file order.
+        What this graph stores, in file order: constants, and inputs with a default.
     declared_inputs : list of Value
         The inputs of the file, constants among them (before IR version 4 every
         initializer is declared as an input).
@@ -96,9 +96,11 @@ class Sidecar:
             self._notes[id(constant)] = (constant, meta)
 
     def forget(self, nodes: Iterable[Node]) -> None:
-        """Drop the records of nodes that are gone."""
+        """Drop the records of nodes that are gone, and of their bodies."""
         for node in nodes:
             self._nodes.pop(id(node), None)
+            for _, body in bodies_of(node):
+                self._graphs.pop(id(body), None)
 
     def strip(self, graph: Graph) -> None:
         """Drop documentation and metadata of a graph, its nodes and its inner values."""

@@ -112,31 +112,38 @@ def extract(data: memoryview, token: bytes, threshold: int) -> bytes:
     WireError
         If a length points outside its message.
     """
-    return _extract(data, 0, len(data), "model", token, threshold)
+    return _Extract(data, token, threshold).copy(0, len(data), "model")
 
 
-def _extract(data: memoryview, position: int, end: int, kind: str, token: bytes, threshold: int) -> bytes:
-    if end - position <= threshold:
-        return bytes(data[position:end])
-    children = _CHILDREN[kind]
-    copied = bytearray()
-    run = position  # start of the bytes not yet copied
-    while position < end:
-        field_start = position
-        tag, start, position = _next_field(data, position, end)
-        if position - start <= threshold or tag & 7 != 2:
-            continue
-        if kind == "tensor" and tag >> 3 == _RAW_DATA:
-            content = marker(token, start, position - start)
-        elif (child := children.get(tag >> 3)) is not None:
-            content = _extract(data, start, position, child, token, threshold)
-        else:
-            continue
-        copied += data[run:field_start]
-        copied += _varint(tag) + _varint(len(content)) + content
-        run = position
-    copied += data[run:end]
-    return bytes(copied)
+class _Extract:
+    def __init__(self, data: memoryview, token: bytes, threshold: int) -> None:
+        self.data = data
+        self.token = token
+        self.threshold = threshold
+
+    def copy(self, position: int, end: int, kind: str) -> bytes:
+        """Copy one message of a kind, which lies between ``position`` and ``end``."""
+        if end - position <= self.threshold:
+            return bytes(self.data[position:end])
+        children = _CHILDREN[kind]
+        copied = bytearray()
+        run = position  # start of the bytes not yet copied
+        while position < end:
+            field_start = position
+            tag, start, position = _next_field(self.data, position, end)
+            if position - start <= self.threshold or tag & 7 != 2:
+                continue
+            if kind == "tensor" and tag >> 3 == _RAW_DATA:
+                content = marker(self.token, start, position - start)
+            elif (child := children.get(tag >> 3)) is not None:
+                content = self.copy(start, position, child)
+            else:
+                continue
+            copied += self.data[run:field_start]
+            copied += _varint(tag) + _varint(len(content)) + content
+            run = position
+        copied += self.data[run:end]
+        return bytes(copied)
 
 
 def splice(skeleton: bytes, token: bytes, sizes: list[int]) -> tuple[list[Piece], int]:
@@ -164,7 +171,7 @@ def splice(skeleton: bytes, token: bytes, sizes: list[int]) -> tuple[list[Piece]
         positions.append(found)
         found = skeleton.find(token, found + len(token))
     pieces: list[Piece] = []
-    total = _splice(_Splice(memoryview(skeleton), token, positions, sizes), 0, len(skeleton), pieces)
+    total = _Splice(memoryview(skeleton), token, positions, sizes).plan(0, len(skeleton), pieces)
     return pieces, total
 
 
@@ -179,26 +186,26 @@ class _Splice:
         index = bisect_left(self.positions, start)
         return index < len(self.positions) and self.positions[index] < end
 
-
-def _splice(plan: _Splice, position: int, end: int, pieces: list[Piece]) -> int:
-    total = 0
-    run = position
-    while position < end:
-        field_start = position
-        tag, start, position = _next_field(plan.data, position, end)
-        if not plan.holds_marker(start, position):
-            continue
-        before = plan.data[run:field_start]
+    def plan(self, position: int, end: int, pieces: list[Piece]) -> int:
+        """Append the pieces of one message; return its size."""
+        total = 0
         run = position
-        inner: list[Piece] = []
-        place = read_marker(bytes(plan.data[start:position]), plan.token)
-        if place is not None:
-            inner.append(place[0])
-            size = plan.sizes[place[0]]
-        else:
-            size = _splice(plan, start, position, inner)
-        head = _varint(tag) + _varint(size)
-        pieces += [before, memoryview(head), *inner]
-        total += len(before) + len(head) + size
-    pieces.append(plan.data[run:end])
-    return total + end - run
+        while position < end:
+            field_start = position
+            tag, start, position = _next_field(self.data, position, end)
+            if not self.holds_marker(start, position):
+                continue
+            before = self.data[run:field_start]
+            run = position
+            inner: list[Piece] = []
+            place = read_marker(bytes(self.data[start:position]), self.token)
+            if place is not None:
+                inner.append(place[0])
+                size = self.sizes[place[0]]
+            else:
+                size = self.plan(start, position, inner)
+            head = _varint(tag) + _varint(size)
+            pieces += [before, memoryview(head), *inner]
+            total += len(before) + len(head) + size
+        pieces.append(self.data[run:end])
+        return total + end - run

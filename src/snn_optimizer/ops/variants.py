@@ -113,7 +113,7 @@ class NeuronVariant:
 
     def as_form(self, form: str) -> Self:
         """Return the same neuron in the given form."""
-        return replace(self, form=form)
+        return self if form == self.form else replace(self, form=form)
 
     @classmethod
     def parse(cls, op_type: str, attributes: Mapping[str, object]) -> Self:

@@ -1,0 +1,402 @@
+"""The programming interface: optimize, verify and profile models."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from snn_optimizer.analyses import AnalysisManager
+from snn_optimizer.errors import DataError, ExecutionError, InputError, UnknownPassError
+from snn_optimizer.execution import Dataset, Profile, Session, load_dataset, profile_model
+from snn_optimizer.execution.activity import MeasuredActivity
+from snn_optimizer.execution.evaluate import node_evaluator
+from snn_optimizer.ir import InputDomain, SNNGraph
+from snn_optimizer.passes import registry
+from snn_optimizer.passes.base import Exactness, PassContext
+from snn_optimizer.pipeline import PassResult, PassStatus
+from snn_optimizer.pipeline.budget import Budget
+from snn_optimizer.pipeline.guard import Guard
+from snn_optimizer.pipeline.manager import Instrument, PassManager
+from snn_optimizer.pipeline.presets import expand
+from snn_optimizer.pipeline.spec import Pipeline, parse
+from snn_optimizer.report import Evidence, OptimizationReport, Size
+from snn_optimizer.verification import Equivalence, score
+from snn_optimizer.verification import verify as verify_models
+
+__all__ = [
+    "Job",
+    "SNNOptimizer",
+    "dead_neuron_elimination",
+    "layer_fusion",
+    "optimize",
+    "profile",
+    "redundancy_elimination",
+    "run_job",
+    "verify",
+]
+
+Model = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
+Data = str | os.PathLike[str] | Mapping[str, Any] | Dataset
+DEFAULT_PASSES = ("dead-neuron-elimination", "redundancy-elimination", "layer-fusion")
+CLASSIC_TEXT = {
+    "dead-neuron-elimination": "dead-neuron-elimination{measured}",
+    "layer-fusion": "layer-fusion{measured}",
+}
+
+
+@dataclass
+class Job:
+    """Everything that decides what an optimization does.
+
+    Attributes
+    ----------
+    pipeline : str
+        Pipeline text; ``@O2`` by default.
+    calibration : path, mapping of arrays or Dataset, optional
+        Samples (and labels) that rates are measured on and claims are checked on.
+    profile : path or Profile, optional
+        A profile measured before; instead of measuring on ``calibration``.
+    test : optional
+        Labelled samples for the accuracy before and after; nothing is decided on them.
+    budget : Budget
+    domain : InputDomain
+    verify : bool
+        Guard the passes and compare the result; on by default.
+    """
+
+    pipeline: str = "@O2"
+    calibration: Data | None = None
+    profile: str | os.PathLike[str] | Profile | None = None
+    test: Data | None = None
+    budget: Budget = field(default_factory=Budget)
+    domain: InputDomain = field(default_factory=InputDomain)
+    verify: bool = True
+    seed: int = 0
+    strip_metadata: bool = False
+    limit: int | None = None
+    instruments: Sequence[Instrument] = ()
+    progress: Callable[[str, int, int], None] | None = None
+
+
+def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
+    """Optimize a copy of ``model`` as ``job`` says and report on it.
+
+    Raises
+    ------
+    InputError
+        For anything the caller can mend; nothing was changed.
+    """
+    start = time.perf_counter()
+    graph = model.copy(share_weights=True) if isinstance(model, SNNGraph) else SNNGraph.from_onnx(model)
+    pipeline = parse(job.pipeline)
+    weakest = _weakest(pipeline)
+    original = graph.to_onnx()
+    report = OptimizationReport(model=graph.module.path.name if graph.module.path else graph.module.graph.name)
+    report.pipeline = str(pipeline)
+    session = _session(original, report) if job.verify or job.calibration or job.test else None
+    calibration = _dataset(job.calibration, session, "calibration")
+    test = _dataset(job.test, session, "test")
+    _require(weakest, job, calibration, graph)
+    domain = _widened(job.domain, calibration, report)
+    measured, held_out = _split(calibration) if weakest is Exactness.LOSSY and job.budget.is_set else (calibration, calibration)
+    if weakest >= Exactness.PROFILED:
+        _load_rates(graph, job, original, measured)
+    report.before = _size(graph, _file_bytes(model, original))
+    guard = Guard(original, calibration, held_out, job.budget, domain, job.seed) if job.verify and session else None
+    manager = PassManager(
+        domain=domain,
+        checker=guard,
+        evaluate_node=node_evaluator,
+        activity=MeasuredActivity(measured) if measured is not None else None,
+        has_budget=job.budget.is_set,
+        instruments=job.instruments,
+        limit=job.limit,
+    )
+    report.pass_results = manager.run(graph, pipeline)
+    if job.strip_metadata:
+        graph.module.strip_metadata()
+    kept = [Exactness[r.claim.upper()] for r in report.pass_results if r.status is PassStatus.KEPT]
+    exactness = max(kept, default=Exactness.BITWISE)
+    report.exactness = exactness.name.lower()
+    report.after = _size(graph, len(graph.to_onnx().SerializeToString()))
+    if guard is not None:
+        report.evidence = _evidence(guard.evidence(graph, exactness))
+    _measure_accuracy(report, session, graph, test or calibration)
+    report.seconds = time.perf_counter() - start
+    return graph, report
+
+
+def optimize(
+    graph: Model, passes: Sequence[str] | None = None, **options: Any
+) -> tuple[SNNGraph, OptimizationReport]:
+    """Optimize a model; the input is left untouched.
+
+    Parameters
+    ----------
+    graph : SNNGraph, path or ModelProto
+    passes : sequence of str, optional
+        Names of passes, aliases included, in order; all classic passes (dead neuron
+        elimination, redundancy elimination, layer fusion) by default. A name that is not
+        known is ignored with a warning.
+    **options
+        Fields of :class:`Job`, and ``max_accuracy_drop``, ``max_decision_change``,
+        ``max_spike_change``; ``level="O2"`` instead of ``passes`` runs a preset.
+
+    Returns
+    -------
+    SNNGraph, OptimizationReport
+    """
+    job = _job(dict(options))
+    ignored: list[str] = []
+    if "level" in options:
+        if passes is not None:
+            raise InputError("give passes or level, not both")
+        job = replace(job, pipeline=f"@{str(options['level']).lstrip('-@')}")
+    elif "pipeline" not in options:
+        job = replace(job, pipeline=_classic_pipeline(passes, ignored))
+    result, report = run_job(graph, job)
+    report.warnings.extend(ignored)
+    return result, report
+
+
+class SNNOptimizer:
+    """Optimizes models with the same options and keeps the last report.
+
+    Parameters
+    ----------
+    **options
+        As for :func:`optimize`.
+
+    Attributes
+    ----------
+    report : OptimizationReport or None
+        Of the last call.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        _job(dict(options))
+        self._options = options
+        self.report: OptimizationReport | None = None
+
+    def optimize(self, model: Model, passes: Sequence[str] | None = None, **options: Any) -> SNNGraph:
+        """Return an optimized copy of ``model``; the report is in :attr:`report`."""
+        result, self.report = optimize(model, passes, **(self._options | options))
+        return result
+
+
+def dead_neuron_elimination(graph: SNNGraph, threshold: float = 0.001) -> PassResult:
+    """Remove neurons that never fire, in place: proved, or with known rates at or below ``threshold``."""
+    return _run_one(graph, "dead-neuron-elimination", {"threshold": threshold, "measured": True})
+
+
+def redundancy_elimination(graph: SNNGraph, correlation_threshold: float = 0.99) -> PassResult:
+    """Merge duplicate neurons in place, and ones at least this similar (1 merges exact duplicates only)."""
+    return _run_one(graph, "redundancy-elimination", {"correlation_threshold": correlation_threshold})
+
+
+def layer_fusion(graph: SNNGraph, rate_threshold: float = 0.01) -> PassResult:
+    """Fuse layers in place, the classic rule for quiet layers included; that rule changes results.
+
+    A layer with known firing rates whose mean is below ``rate_threshold`` is multiplied into the
+    next one; :func:`optimize` never applies this rule.
+    """
+    return _run_one(graph, "layer-fusion", {"classic": True, "measured": True, "rate_threshold": rate_threshold})
+
+
+def verify(before: Model, after: Model, data: Data | None = None, **options: Any) -> Equivalence:
+    """Tell whether two models compute the same; see :func:`snn_optimizer.verification.verify`."""
+    first, second = _proto(before), _proto(after)
+    dataset = None if data is None else _dataset(data, Session(first), "verification")
+    return verify_models(first, second, dataset=dataset, **options)
+
+
+def profile(model: Model, data: Data, **options: Any) -> Profile:
+    """Measure rates, membrane ranges and margins of every neuron on data."""
+    proto = _proto(model)
+    dataset = _dataset(data, Session(proto), "profile")
+    assert dataset is not None
+    return profile_model(proto, dataset, **options)
+
+
+# -- parts of a job --------------------------------------------------------------------------
+
+
+def _job(options: dict[str, Any]) -> Job:
+    options.pop("level", None)
+    limits = {n: options.pop(f"max_{n}", None) for n in ("accuracy_drop", "decision_change", "spike_change")}
+    if any(v is not None for v in limits.values()):
+        options["budget"] = Budget(**limits)
+    known = set(Job.__dataclass_fields__)
+    for name in options:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(f"unknown option '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+    return Job(**options)
+
+
+def _classic_pipeline(passes: Sequence[str] | None, ignored: list[str]) -> str:
+    names = []
+    for name in DEFAULT_PASSES if passes is None else passes:
+        try:
+            canonical = registry.resolve(str(name))
+        except UnknownPassError as error:
+            ignored.append(f"{error}; ignored")
+            warnings.warn(ignored[-1], UserWarning, stacklevel=4)
+            continue
+        names.append(CLASSIC_TEXT.get(canonical, canonical))
+    return ",".join(names)
+
+
+def _run_one(graph: SNNGraph, name: str, options: dict[str, object]) -> PassResult:
+    """Run one pass in place, unguarded, as the classic functions do."""
+    one = registry.create(name, options)
+    result = PassResult(name=name, claim=one.claim.name.lower())
+    result.params_before, result.neurons_before = graph.total_params, graph.total_neurons
+    context = PassContext(AnalysisManager(graph.module), pass_name=name, remarks=result.remarks)
+    start = time.perf_counter()
+    outcome = one.run(graph, context)
+    result.seconds = time.perf_counter() - start
+    result.changes, result.statistics = outcome.changes, outcome.details
+    result.neurons_removed, result.layers_fused = outcome.neurons_removed, outcome.layers_fused
+    result.status = PassStatus.KEPT if outcome.changes else PassStatus.UNCHANGED
+    result.params_after, result.neurons_after = graph.total_params, graph.total_neurons
+    return result
+
+
+def _weakest(pipeline: Pipeline) -> Exactness:
+    """Return the weakest claim of a pipeline; also finds unknown passes and options early."""
+
+    def claims(elements: Sequence[Any]) -> list[Exactness]:
+        found = []
+        for element in elements:
+            if hasattr(element, "body"):
+                found += claims(element.body)
+            else:
+                found.append(registry.create(element.name, dict(element.options)).claim)
+        return found
+
+    return max(claims(expand(pipeline).elements), default=Exactness.BITWISE)
+
+
+def _session(original: onnx.ModelProto, report: OptimizationReport) -> Session | None:
+    try:
+        return Session(original)
+    except ExecutionError as error:
+        report.warnings.append(f"the model cannot be run, so nothing is checked by execution: {error}")
+        report.evidence = Evidence(verdict="INCONCLUSIVE", reason=str(error))
+        return None
+
+
+def _dataset(data: Data | None, session: Session | None, what: str) -> Dataset | None:
+    if data is None or isinstance(data, Dataset):
+        return data
+    if session is None:
+        raise DataError(f"the {what} data cannot be used: the model cannot be run")
+    if isinstance(data, Mapping):
+        arrays = dict(data)
+        labels = arrays.pop("labels", None)
+        return Dataset.from_arrays(arrays, session.inputs, labels)
+    return load_dataset(data, session.inputs)
+
+
+def _require(weakest: Exactness, job: Job, calibration: Dataset | None, graph: SNNGraph) -> None:
+    known = calibration is not None or job.profile is not None or graph.firing_rates
+    if weakest is Exactness.LOSSY and job.budget.is_set and calibration is None:
+        raise InputError("a budget is measured on data: give --calib DATA.npz")
+    if job.budget.accuracy_drop is not None and calibration is not None and calibration.labels is None:
+        raise InputError("--max-accuracy-drop needs 'labels' in the calibration data; or use --max-decision-change")
+    if weakest is Exactness.PROFILED and not known and job.pipeline.startswith("@O"):
+        raise InputError(f"{job.pipeline[1:]} uses measured firing rates: give --calib DATA.npz or --profile P.npz")
+    if job.pipeline.startswith("@Oz") and not job.budget.is_set:
+        raise InputError("Oz is lossy: give a budget, --max-accuracy-drop, --max-decision-change or --max-spike-change")
+
+
+def _widened(domain: InputDomain, calibration: Dataset | None, report: OptimizationReport) -> InputDomain:
+    """Let the domain cover the calibration data: a proof for other inputs would be worth nothing."""
+    if calibration is None:
+        return domain
+    for name, array in calibration.feeds.items():
+        if array.dtype.kind != "f" or not array.size:
+            continue
+        low, high = domain.scalar(name)
+        seen_low, seen_high = float(array.min()), float(array.max())
+        if seen_low < low or seen_high > high:
+            domain = domain.widened(name, seen_low, seen_high)
+            report.warnings.append(
+                f"input '{name}' takes values {seen_low:g}..{seen_high:g} in the calibration data: its declared range "
+                f"{low:g}..{high:g} was widened to cover them"
+            )
+    return domain
+
+
+def _split(calibration: Dataset | None) -> tuple[Dataset | None, Dataset | None]:
+    """Measure on every other sample and keep the rest for the budget."""
+    if calibration is None or calibration.samples < 2:
+        return calibration, calibration
+    indices = np.arange(calibration.samples)
+    return calibration.take(indices[::2]), calibration.take(indices[1::2])
+
+
+def _load_rates(graph: SNNGraph, job: Job, original: onnx.ModelProto, measured: Dataset | None) -> None:
+    """Fill in measured rates; what the caller gave by hand wins."""
+    if job.profile is not None:
+        found = job.profile if isinstance(job.profile, Profile) else Profile.load(job.profile)
+        sizes = {layer.name: layer.n_neurons for layer in graph.layers}
+        for name, population in found.populations.items():
+            if sizes.get(name) != int(np.prod(population.shape)):
+                raise DataError(f"the profile has a population '{name}' of shape {population.shape} that the model has not")
+    elif measured is not None:
+        report = None if job.progress is None else (lambda done, total: job.progress("profile", done, total))  # type: ignore[misc]  # checked here
+        found = profile_model(original, measured, progress=report)
+    else:
+        return
+    for name, population in found.populations.items():
+        if population.spiking:
+            graph.firing_rates.setdefault(name, np.asarray(population.rate, np.float64))
+
+
+def _size(graph: SNNGraph, stored: int) -> Size:
+    return Size(graph.total_neurons, graph.total_params, graph.nonzero_params, graph.module.count_nodes(), stored)
+
+
+def _file_bytes(model: Model, original: onnx.ModelProto) -> int:
+    if isinstance(model, (str, os.PathLike)):
+        path = Path(model)
+        beside = path.with_name(path.name + ".data")
+        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+    return len(original.SerializeToString())
+
+
+def _evidence(equivalence: Equivalence) -> Evidence:
+    return Evidence(
+        verdict=str(equivalence.verdict),
+        reason=equivalence.reason,
+        values_compared=equivalence.values_compared,
+        spikes_compared=equivalence.spikes_compared,
+        spikes_seen=equivalence.spikes_seen,
+        spikes_changed=equivalence.spikes_differing,
+        near_ties=equivalence.near_ties,
+        samples=equivalence.samples,
+    )
+
+
+def _measure_accuracy(report: OptimizationReport, session: Session | None, graph: SNNGraph, data: Dataset | None) -> None:
+    if session is None or data is None or data.labels is None:
+        return
+    report.accuracy_before = score(session, data).accuracy
+    report.accuracy_after = score(Session(graph.to_onnx()), data).accuracy
+    report.accuracy_samples = data.samples
+
+
+def _proto(model: Model) -> onnx.ModelProto:
+    graph = model if isinstance(model, SNNGraph) else SNNGraph.from_onnx(model)
+    return graph.to_onnx()

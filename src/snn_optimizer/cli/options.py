@@ -1,0 +1,77 @@
+"""Options that several commands share, and parsers of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from snn_optimizer.errors import InputError
+
+if TYPE_CHECKING:
+    from snn_optimizer.ir import InputDomain
+
+__all__ = ["domain_of", "input_range_option", "json_option", "model_argument", "quiet_option", "seed_option"]
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def model_argument(name: str = "model") -> Callable[[Command], Command]:
+    """Return the argument for a model file."""
+    return click.argument(name, type=click.Path(path_type=Path), metavar=name.upper())
+
+
+def json_option(function: Command) -> Command:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")(function)
+
+
+def quiet_option(function: Command) -> Command:
+    """Add ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="No talk on stderr.")(function)
+
+
+def seed_option(function: Command) -> Command:
+    """Add ``--seed``."""
+    return click.option("--seed", default=0, show_default=True, help="Seed of generated stimuli.")(function)
+
+
+def input_range_option(function: Command) -> Command:
+    """Add ``--input-range``."""
+    return click.option(
+        "--input-range",
+        "input_ranges",
+        multiple=True,
+        metavar="[NAME=]LOW:HIGH",
+        help="Declared range of the inputs, premise of all proofs.  [default: 0:1]",
+    )(function)
+
+
+def domain_of(texts: Sequence[str]) -> InputDomain:
+    """Return the domain that ``--input-range`` options declare.
+
+    Raises
+    ------
+    InputError
+        If a value is not ``[NAME=]LOW:HIGH``.
+    """
+    from snn_optimizer.ir import InputDomain  # noqa: PLC0415 - heavy; only when used
+
+    default = (0.0, 1.0)
+    named: dict[str, tuple[float, float]] = {}
+    for text in texts:
+        name, _, interval = text.rpartition("=")
+        low, colon, high = interval.partition(":")
+        try:
+            if not colon:
+                raise ValueError(text)
+            pair = (float(low), float(high))
+        except ValueError:
+            raise InputError(f"--input-range '{text}' is not [NAME=]LOW:HIGH, for example -1:1 or x=0:255") from None
+        if name:
+            named[name] = pair
+        else:
+            default = pair
+    return InputDomain(default=default, named=named)

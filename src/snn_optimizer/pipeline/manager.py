@@ -1,0 +1,221 @@
+"""The pass manager: run a pipeline on a graph, guard every weaker pass, keep a record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from snn_optimizer.analyses import AnalysisManager
+from snn_optimizer.errors import (
+    ConvergenceError,
+    InputError,
+    IRVerificationError,
+    PassError,
+    SnnOptimizerError,
+)
+from snn_optimizer.ir import InputDomain, SNNGraph, Value, verify_structure
+from snn_optimizer.passes import registry
+from snn_optimizer.passes.base import (
+    Accept,
+    ActivityProvider,
+    Evaluator,
+    Exactness,
+    Outcome,
+    Pass,
+    PassContext,
+)
+from snn_optimizer.pipeline.presets import expand
+from snn_optimizer.pipeline.records import PassResult, PassStatus
+from snn_optimizer.pipeline.spec import GroupSpec, PassSpec, Pipeline, PresetSpec
+
+__all__ = ["Checker", "Instrument", "PassManager"]
+
+DEFAULT_ROUNDS = 16
+
+
+class Checker(Protocol):
+    """Judges a rewritten graph against the original."""
+
+    def check(self, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
+        """Return whether the claim holds, and what was found."""
+
+    def accept(self, graph: SNNGraph) -> bool:
+        """Return whether the graph is within the caller's budget."""
+
+
+class Instrument:
+    """Observer of a run; printing and timing are instruments."""
+
+    def after_pass(self, result: PassResult, graph: SNNGraph) -> None:
+        """Called after every pass, whatever it did."""
+
+
+@dataclass
+class PassManager:
+    """Runs pipelines.
+
+    Attributes
+    ----------
+    domain : InputDomain
+        Premise of all proofs.
+    checker : Checker, optional
+        Guards passes that claim less than BITWISE; without one nothing is checked.
+    instruments : sequence of Instrument
+    limit : int, optional
+        Number of pass runs that may change the graph (``--bisect-limit``).
+    """
+
+    domain: InputDomain = field(default_factory=InputDomain)
+    checker: Checker | None = None
+    evaluate_node: Callable[[SNNGraph], Evaluator] | None = None
+    activity: ActivityProvider | None = None
+    has_budget: bool = False
+    instruments: Sequence[Instrument] = ()
+    limit: int | None = None
+    results: list[PassResult] = field(default_factory=list)
+    _rejected: set[str] = field(default_factory=set)
+    _size: tuple[int, int, int] | None = None  # parameters, neurons, nodes after the last pass
+
+    def run(self, graph: SNNGraph, pipeline: Pipeline) -> list[PassResult]:
+        """Run all passes of a pipeline in place and return their records.
+
+        Raises
+        ------
+        UnknownPassError, PassOptionError
+            Before anything runs.
+        PassError
+            If a pass raises or leaves an invalid model.
+        ConvergenceError
+            If a fixpoint group still changes the graph at its bound.
+        """
+        elements = expand(pipeline).elements
+        passes = _create(elements)
+        self._run_elements(graph, elements, passes)
+        return self.results
+
+    def _run_elements(self, graph: SNNGraph, elements: Sequence[object], passes: dict[int, Pass]) -> int:
+        changes = 0
+        for element in elements:
+            if isinstance(element, GroupSpec):
+                changes += self._run_group(graph, element, passes)
+            elif isinstance(element, PassSpec):
+                changes += self._run_pass(graph, element, passes[id(element)])
+        return changes
+
+    def _run_group(self, graph: SNNGraph, group: GroupSpec, passes: dict[int, Pass]) -> int:
+        options = dict(group.options)
+        bound = int(str(options.get("max", DEFAULT_ROUNDS)))
+        total = 0
+        for _ in range(bound):
+            changes = self._run_elements(graph, group.body, passes)
+            total += changes
+            if not changes:
+                return total
+        raise ConvergenceError(f"'{group}' was still changing the model after {bound} rounds")
+
+    def _run_pass(self, graph: SNNGraph, spec: PassSpec, one: Pass) -> int:
+        key = str(spec)
+        result = PassResult(name=one.name, claim=one.claim.name.lower())
+        self._size = self._size or _size_of(graph)
+        result.params_before, result.neurons_before, result.nodes_before = self._size
+        if key in self._rejected:
+            return 0
+        if self.limit is not None and sum(r.status is PassStatus.KEPT for r in self.results) >= self.limit:
+            result.status, result.reason = PassStatus.SKIPPED, f"bisect limit {self.limit}"
+            self._finish(result, graph)
+            return 0
+        snapshot = graph.copy(share_weights=True)
+        outcome = self._transform(graph, one, result)
+        result.changes = outcome.changes
+        result.statistics = dict(outcome.details)
+        if outcome.changes:
+            self._verify(graph, snapshot, result, one)
+            result.status = PassStatus.KEPT
+            if not self._guard(graph, one, result):
+                graph.module, graph.firing_rates = snapshot.module, snapshot.firing_rates
+                result.status = PassStatus.ROLLED_BACK
+                self._rejected.add(key)
+        if result.status is PassStatus.KEPT:
+            result.neurons_removed, result.layers_fused = outcome.neurons_removed, outcome.layers_fused
+        self._finish(result, graph)
+        return result.changes if result.status is PassStatus.KEPT else 0
+
+    def _transform(self, graph: SNNGraph, one: Pass, result: PassResult) -> Outcome:
+        accept: Accept | None = self.checker.accept if self.checker is not None and self.has_budget else None
+        context = PassContext(
+            AnalysisManager(graph.module, self.domain),
+            pass_name=one.name,
+            remarks=result.remarks,
+            evaluate_node=None if self.evaluate_node is None else self.evaluate_node(graph),
+            activity=self.activity,
+            accept=accept,
+        )
+        start = time.perf_counter()
+        try:
+            return one.run(graph, context)
+        except SnnOptimizerError:
+            raise
+        except Exception as error:
+            before = ", ".join(r.name for r in self.results if r.status is PassStatus.KEPT) or "nothing"
+            raise PassError(
+                f"pass '{one.name}' raised {type(error).__name__}: {error} (after {before})"
+            ) from error
+        finally:
+            result.seconds = time.perf_counter() - start
+
+    def _verify(self, graph: SNNGraph, before: SNNGraph, result: PassResult, one: Pass) -> None:
+        try:
+            verify_structure(graph.module)
+        except IRVerificationError as error:
+            raise PassError(f"pass '{one.name}' left an invalid model: {error}") from error
+        if _interface(graph) != _interface(before):
+            raise PassError(f"pass '{one.name}' changed the inputs or outputs of the model")
+
+    def _guard(self, graph: SNNGraph, one: Pass, result: PassResult) -> bool:
+        if self.checker is None or one.claim is Exactness.BITWISE:
+            return True
+        start = time.perf_counter()
+        holds, found = self.checker.check(graph, one.claim)
+        result.check_seconds = time.perf_counter() - start
+        result.check = found
+        if not holds:
+            result.reason = found
+        return holds
+
+    def _finish(self, result: PassResult, graph: SNNGraph) -> None:
+        if result.status is PassStatus.KEPT:
+            self._size = _size_of(graph)
+        result.params_after, result.neurons_after, result.nodes_after = self._size or _size_of(graph)
+        self.results.append(result)
+        for instrument in self.instruments:
+            instrument.after_pass(result, graph)
+
+
+def _create(elements: Sequence[object]) -> dict[int, Pass]:
+    """Create every pass before any runs, so that a mistake costs nothing."""
+    found: dict[int, Pass] = {}
+    for element in elements:
+        if isinstance(element, PassSpec):
+            found[id(element)] = registry.create(element.name, dict(element.options))
+        elif isinstance(element, GroupSpec):
+            if element.name != "fixpoint":
+                raise InputError(f"unknown group '{element.name}'; known: fixpoint")
+            if unknown := set(dict(element.options)) - {"max"}:
+                raise InputError(f"group 'fixpoint' has no option '{sorted(unknown)[0]}'; known: max")
+            found.update(_create(element.body))
+        elif isinstance(element, PresetSpec):  # pragma: no cover - expand() has removed them
+            raise PassError(f"preset '@{element.name}' was not expanded")
+    return found
+
+
+def _size_of(graph: SNNGraph) -> tuple[int, int, int]:
+    return graph.total_params, graph.total_neurons, graph.module.count_nodes()
+
+
+def _interface(graph: SNNGraph) -> list[tuple[str, str, str]]:
+    def describe(value: Value) -> tuple[str, str, str]:
+        return value.name, str(value.dtype), str(None if value.shape is None else list(value.shape))
+
+    return [describe(v) for v in (*graph.module.graph.inputs, *graph.module.graph.outputs)]

@@ -1,0 +1,303 @@
+"""Threshold seekers: inputs that bring membranes onto their thresholds.
+
+A rewrite that only rounds differently changes a spike exactly where a potential
+meets its threshold, and random inputs hardly ever bring it there. Two searches do:
+
+*Evolution.* For every neuron the sample that came closest is kept; bits of these
+samples are flipped, most of them at the step of the closest approach, and what came
+closer stays.
+
+*Solving.* The responses of the potentials of one step to single flips are measured.
+Where they add up, as in a first layer, a subset of flips whose sum lands on the
+threshold is found by meeting in the middle: 2^10 sums against 2^10 sums come within
+about a millionth. Where they do not add up the proposal is a random flip like others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.execution.axes import time_axis
+from snn_optimizer.execution.data import Dataset
+from snn_optimizer.execution.observe import Observer
+from snn_optimizer.execution.ort import Port
+from snn_optimizer.execution.profile import bounded_batch
+from snn_optimizer.execution.source import ModelSource
+from snn_optimizer.verification.stimuli import Stimulus
+
+__all__ = ["seek_thresholds"]
+
+Array = npt.NDArray[Any]
+
+_POOL = 64  # samples kept per round, shared by the populations
+_SOLVED = 20  # elements whose flips are combined; 2^10 sums on either side
+_TARGETS = 6  # neurons solved for per population and round
+_KEPT = 16  # samples per population in the result
+
+
+def seek_thresholds(
+    model: ModelSource | Observer, base: Sequence[Stimulus], *, rounds: int = 8, seed: int = 0
+) -> tuple[Stimulus, ...]:
+    """Search for samples whose potentials come closest to the thresholds.
+
+    Parameters
+    ----------
+    model : ModelProto, bytes, path or Observer
+    base : sequence of Stimulus
+        Where the search starts, all of one shape. Each element of the result stays
+        between the smallest and the largest value it has there.
+    rounds : int
+    seed : int
+
+    Returns
+    -------
+    tuple of Stimulus
+        One per population that spikes and is driven by the inputs, closest samples first.
+
+    Raises
+    ------
+    ExecutionError
+        If the model does not run on ``base``.
+    """
+    observer = model if isinstance(model, Observer) else Observer(model)
+    spiking = [tap for tap in observer.taps if tap.variant.spiking]
+    if not base or not spiking or not observer.session.inputs:
+        return ()
+    search = _Search(observer, base, seed)
+    for _ in range(rounds):
+        search.evolve()
+        search.solve()
+    return search.found()
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Samples with the closest approach of every neuron: arrays of shape (samples, neurons) per population."""
+
+    feeds: dict[str, Array]
+    closest: dict[str, Array] = field(default_factory=dict)
+    steps: dict[str, Array] = field(default_factory=dict)
+
+
+class _Search:
+    """The state of one search."""
+
+    def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int) -> None:
+        self.observer = observer
+        self.ports: dict[str, Port] = {port.name: port for port in observer.session.inputs}
+        self.generator = np.random.default_rng([seed, 0x5EED])
+        first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
+        self.axes: Mapping[str, int | None] = first.batch_axes
+        self.fixed_batch = first.fixed_batch
+        joined = {
+            name: _joined([stimulus.feeds[name] for stimulus in base], axis) for name, axis in self.axes.items()
+        }
+        self.low = {name: self._extreme(name, np.minimum, array) for name, array in joined.items()}
+        self.high = {name: self._extreme(name, np.maximum, array) for name, array in joined.items()}
+        self.free = [
+            name
+            for name, axis in self.axes.items()
+            if axis is not None and (self.low[name] != self.high[name]).any()
+        ]
+        self.batch = bounded_batch(observer, first, _POOL)
+        self.pool = self._scored(joined)
+
+    def _extreme(self, name: str, reduce: np.ufunc, array: Array) -> Array:
+        """Smallest or largest value of each element, over time and samples."""
+        axis = self.axes[name]
+        over = [each for each in (axis, time_axis(array.shape, axis)) if each is not None]
+        return np.asarray(reduce.reduce(array, axis=tuple(over), keepdims=True)) if over else array
+
+    def _dataset(self, feeds: Mapping[str, Array]) -> Dataset:
+        """Samples to run; the last one repeated until the model's own batch is full."""
+        data = Dataset(feeds, None, self.axes, self.fixed_batch)
+        missing = -data.samples % (self.fixed_batch or 1)
+        if not missing:
+            return data
+        return data.take(np.minimum(np.arange(data.samples + missing), data.samples - 1))
+
+    def _scored(self, feeds: dict[str, Array]) -> _Pool:
+        data = self._dataset(feeds)
+        pool = _Pool(dict(data.feeds))
+        closest: dict[str, list[Array]] = {}
+        steps: dict[str, list[Array]] = {}
+        for batch in data.batches(self.batch):
+            for seen in self.observer.observe(batch.feeds):
+                if seen.distance is None or seen.threshold is None:
+                    continue
+                relative = seen.distance / np.maximum(1, np.abs(seen.threshold))
+                flat = np.nan_to_num(relative, nan=np.inf).reshape(*relative.shape[:2], -1)
+                closest.setdefault(seen.population, []).append(flat.min(axis=0))
+                steps.setdefault(seen.population, []).append(flat.argmin(axis=0))
+        pool.closest = {name: np.concatenate(parts) for name, parts in closest.items()}
+        pool.steps = {name: np.concatenate(parts) for name, parts in steps.items()}
+        return pool
+
+    def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
+        """Return (sample, step) of the closest approaches, each of another neuron, samples without repeats."""
+        table, steps = self.pool.closest[population], self.pool.steps[population]
+        if table.size == 0:
+            return []
+        best = table.argmin(axis=0)
+        neurons = np.argsort(table[best, np.arange(table.shape[1])], kind="stable")
+        chosen: dict[int, int] = {}
+        for neuron in neurons:
+            chosen.setdefault(int(best[neuron]), int(steps[best[neuron], neuron]))
+            if len(chosen) == count:
+                break
+        return list(chosen.items())
+
+    def evolve(self) -> None:
+        """Flip elements of the closest samples, then keep the closest of all."""
+        populations = list(self.pool.closest)
+        share = max(2, _POOL // max(1, len(populations)))
+        parents = [elite for population in populations for elite in self._elites(population, share)]
+        if not parents or not self.free:
+            return
+        children = self._taken(self.pool, [sample for sample, _ in parents])
+        for row, (_, step) in enumerate(parents):
+            for _ in range(int(self.generator.choice([1, 2, 4, 8]))):
+                self._flip_somewhere(children, row, step)
+        self._admit(self._scored(children), share)
+
+    def _flip_somewhere(self, feeds: Mapping[str, Array], sample: int, step: int) -> None:
+        name = self.free[int(self.generator.integers(len(self.free)))]
+        array = feeds[name]
+        index = [int(self.generator.integers(size)) for size in array.shape]
+        time = time_axis(array.shape, self.axes[name])
+        if time is not None:
+            near = min(step, array.shape[time] - 1)
+            index[time] = near if self.generator.random() < 0.5 else int(self.generator.integers(near + 1))
+        self._flip(name, array, sample, index)
+
+    def _flip(self, name: str, array: Array, sample: int, index: Sequence[int]) -> None:
+        """Mirror one element of one sample between the ends of its range."""
+        axis = self.axes[name]
+        assert axis is not None
+        place = list(index)
+        place[axis] = sample
+        corner = tuple(0 if self.low[name].shape[each] == 1 else place[each] for each in range(array.ndim))
+        low, high, value = self.low[name][corner], self.high[name][corner], array[tuple(place)]
+        array[tuple(place)] = (not value) if array.dtype.kind == "b" else low + (high - value)
+
+    def solve(self) -> None:
+        """Combine single flips at one step of one sample so that potentials land on thresholds."""
+        populations = list(self.pool.closest)
+        if not populations or not self.free:
+            return
+        elites = self._elites(populations[int(self.generator.integers(len(populations)))], _POOL)
+        sample, step = elites[int(self.generator.integers(len(elites)))]
+        places = self._places(step)
+        probes = self._taken(self.pool, [sample] * (len(places) + 1))
+        for row, (name, index) in enumerate(places, start=1):
+            self._flip(name, probes[name], row, index)
+        plans = list(self._plans(probes, step, len(places)))
+        if not plans:
+            return
+        proposals = self._taken(self.pool, [sample] * len(plans))
+        for row, plan in enumerate(plans):
+            for position in np.flatnonzero(plan):
+                name, index = places[position]
+                self._flip(name, proposals[name], row, index)
+        self._admit(self._scored(proposals), max(2, _POOL // len(populations)))
+
+    def _places(self, step: int) -> list[tuple[str, list[int]]]:
+        """Choose different elements, over all inputs, of one step and where it has too few of the steps before."""
+        places: dict[tuple[str, tuple[int, ...]], None] = {}
+        for _ in range(3 * _SOLVED):
+            name = self.free[int(self.generator.integers(len(self.free)))]
+            shape = self.pool.feeds[name].shape
+            index = [int(self.generator.integers(size)) for size in shape]
+            axis = self.axes[name]
+            assert axis is not None
+            index[axis] = 0
+            time = time_axis(shape, axis)
+            if time is not None:
+                last = min(step, shape[time] - 1)
+                window = -(-_SOLVED * shape[time] * shape[axis] // self.pool.feeds[name].size)
+                index[time] = max(0, last - int(self.generator.integers(window)))
+            places[name, tuple(index)] = None
+            if len(places) == _SOLVED:
+                break
+        return [(name, list(index)) for name, index in places]
+
+    def _plans(self, probes: dict[str, Array], step: int, count: int) -> Iterator[npt.NDArray[np.bool_]]:
+        """Yield sets of flips, from the potentials without any and with each single one."""
+        potentials: dict[str, list[Array]] = {}
+        thresholds: dict[str, Array] = {}
+        for batch in self._dataset(probes).batches(self.batch):
+            for seen in self.observer.observe(batch.feeds):
+                if seen.threshold is None:
+                    continue
+                at = min(step, len(seen.potential) - 1)
+                row = seen.potential[at].reshape(seen.potential.shape[1], -1).astype(np.float64)
+                potentials.setdefault(seen.population, []).append(row)
+                level = np.broadcast_to(seen.threshold, seen.potential.shape)[at, 0]
+                thresholds[seen.population] = level.reshape(-1).astype(np.float64)
+        for population, parts in potentials.items():
+            table = np.concatenate(parts)[: count + 1]
+            if not np.isfinite(table).all() or table.size == 0:
+                continue
+            effects, missing = table[1:] - table[0], thresholds[population] - table[0]
+            movable = np.flatnonzero(np.abs(effects).sum(axis=0) >= np.abs(missing))
+            for neuron in self.generator.permutation(movable)[:_TARGETS]:
+                yield _subset(effects[:, neuron], float(missing[neuron]))
+
+    def _taken(self, pool: _Pool, samples: Sequence[int]) -> dict[str, Array]:
+        """Copy samples, to be changed."""
+        data = Dataset(pool.feeds, None, self.axes, None).take(samples)
+        return {name: array.copy() for name, array in data.feeds.items()}
+
+    def _admit(self, found: _Pool, share: int) -> None:
+        """Keep, of the pool and the new samples, those closest for some neuron."""
+        self.pool = _Pool(
+            {name: _joined([self.pool.feeds[name], found.feeds[name]], axis) for name, axis in self.axes.items()},
+            {name: np.concatenate([self.pool.closest[name], found.closest[name]]) for name in self.pool.closest},
+            {name: np.concatenate([self.pool.steps[name], found.steps[name]]) for name in self.pool.steps},
+        )
+        kept = sorted({sample for name in self.pool.closest for sample, _ in self._elites(name, 2 * share)})
+        self.pool = _Pool(
+            self._taken(self.pool, kept),
+            {name: table[kept] for name, table in self.pool.closest.items()},
+            {name: table[kept] for name, table in self.pool.steps.items()},
+        )
+
+    def found(self) -> tuple[Stimulus, ...]:
+        """Return the closest samples of each population."""
+        stimuli = []
+        for population in self.pool.closest if self.free else ():
+            samples = [sample for sample, _ in self._elites(population, _KEPT)]
+            if samples:
+                feeds = self._dataset(self._taken(self.pool, samples)).feeds
+                stimuli.append(Stimulus(f"seek:{population}", feeds))
+        return tuple(stimuli)
+
+
+def _joined(arrays: Sequence[Array], axis: int | None) -> Array:
+    return arrays[0] if axis is None else np.concatenate(arrays, axis=axis)
+
+
+def _subset(effects: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.bool_]:
+    """Return the subset whose sum comes closest to the target, by meeting in the middle."""
+    half = len(effects) // 2
+    left_bits, right_bits = _subsets(half), _subsets(len(effects) - half)
+    left, right = left_bits @ effects[:half], right_bits @ effects[half:]
+    order = np.argsort(right, kind="stable")
+    ranked = right[order]
+    above = np.minimum(np.searchsorted(ranked, target - left), len(ranked) - 1)
+    below = np.maximum(above - 1, 0)
+    gaps = np.stack([np.abs(left + ranked[side] - target) for side in (above, below)])
+    side, row = np.unravel_index(int(gaps.argmin()), gaps.shape)
+    partner = order[(above, below)[int(side)][row]]
+    return np.concatenate([left_bits[row], right_bits[partner]]).astype(np.bool_)
+
+
+def _subsets(count: int) -> npt.NDArray[np.float64]:
+    """Return all subsets of a few elements as rows of zeros and ones."""
+    numbers = np.arange(1 << count)
+    return ((numbers[:, np.newaxis] >> np.arange(count)) & 1).astype(np.float64)
