@@ -9,14 +9,14 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
 from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.errors import DataError, ExecutionError, InputError, UnknownPassError
-from snn_optimizer.execution import Dataset, Profile, Session, load_dataset, profile_model
+from snn_optimizer.execution import Dataset, ModelSource, Profile, Session, load_dataset, profile_model
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.evaluate import node_evaluator
 from snn_optimizer.ir import InputDomain, SNNGraph
@@ -44,8 +44,8 @@ __all__ = [
     "verify",
 ]
 
-Model = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
-Data = str | os.PathLike[str] | Mapping[str, Any] | Dataset
+Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
+Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Dataset
 DEFAULT_PASSES = ("dead-neuron-elimination", "redundancy-elimination", "layer-fusion")
 CLASSIC_TEXT = {
     "dead-neuron-elimination": "dead-neuron-elimination{measured}",
@@ -99,7 +99,7 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     graph = model.copy(share_weights=True) if isinstance(model, SNNGraph) else SNNGraph.from_onnx(model)
     pipeline = parse(job.pipeline)
     weakest = _weakest(pipeline)
-    original = graph.to_onnx()
+    original: ModelSource = Path(model) if isinstance(model, (str, os.PathLike)) else graph.to_onnx()
     report = OptimizationReport(model=graph.module.path.name if graph.module.path else graph.module.graph.name)
     report.pipeline = str(pipeline)
     session = _session(original, report) if job.verify or job.calibration or job.test else None
@@ -107,16 +107,15 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     test = _dataset(job.test, session, "test")
     _require(weakest, job, calibration, graph)
     domain = _widened(job.domain, calibration, report)
-    measured, held_out = _split(calibration) if weakest is Exactness.LOSSY and job.budget.is_set else (calibration, calibration)
     if weakest >= Exactness.PROFILED:
-        _load_rates(graph, job, original, measured)
-    report.before = _size(graph, _file_bytes(model, original))
-    guard = Guard(original, calibration, held_out, job.budget, domain, job.seed) if job.verify and session else None
+        _load_rates(graph, job, original, calibration)
+    report.before = _size(graph, _file_bytes(model) or _stored_bytes(graph))
+    guard = Guard(original, calibration, job.budget, domain, job.seed) if job.verify and session else None
     manager = PassManager(
         domain=domain,
         checker=guard,
         evaluate_node=node_evaluator,
-        activity=MeasuredActivity(measured) if measured is not None else None,
+        activity=None if calibration is None else MeasuredActivity(calibration),
         has_budget=job.budget.is_set,
         instruments=job.instruments,
         limit=job.limit,
@@ -127,17 +126,15 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     kept = [Exactness[r.claim.upper()] for r in report.pass_results if r.status is PassStatus.KEPT]
     exactness = max(kept, default=Exactness.BITWISE)
     report.exactness = exactness.name.lower()
-    report.after = _size(graph, len(graph.to_onnx().SerializeToString()))
+    report.after = _size(graph, _stored_bytes(graph))
     if guard is not None:
         report.evidence = _evidence(guard.evidence(graph, exactness))
-    _measure_accuracy(report, session, graph, test or calibration)
+    _measure_on(report, session, guard, graph, test or calibration)
     report.seconds = time.perf_counter() - start
     return graph, report
 
 
-def optimize(
-    graph: Model, passes: Sequence[str] | None = None, **options: Any
-) -> tuple[SNNGraph, OptimizationReport]:
+def optimize(graph: Model, passes: Sequence[str] | None = None, **options: Any) -> tuple[SNNGraph, OptimizationReport]:
     """Optimize a model; the input is left untouched.
 
     Parameters
@@ -287,7 +284,7 @@ def _weakest(pipeline: Pipeline) -> Exactness:
     return max(claims(expand(pipeline).elements), default=Exactness.BITWISE)
 
 
-def _session(original: onnx.ModelProto, report: OptimizationReport) -> Session | None:
+def _session(original: ModelSource, report: OptimizationReport) -> Session | None:
     try:
         return Session(original)
     except ExecutionError as error:
@@ -338,22 +335,16 @@ def _widened(domain: InputDomain, calibration: Dataset | None, report: Optimizat
     return domain
 
 
-def _split(calibration: Dataset | None) -> tuple[Dataset | None, Dataset | None]:
-    """Measure on every other sample and keep the rest for the budget."""
-    if calibration is None or calibration.samples < 2:
-        return calibration, calibration
-    indices = np.arange(calibration.samples)
-    return calibration.take(indices[::2]), calibration.take(indices[1::2])
-
-
-def _load_rates(graph: SNNGraph, job: Job, original: onnx.ModelProto, measured: Dataset | None) -> None:
+def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Dataset | None) -> None:
     """Fill in measured rates; what the caller gave by hand wins."""
     if job.profile is not None:
         found = job.profile if isinstance(job.profile, Profile) else Profile.load(job.profile)
         sizes = {layer.name: layer.n_neurons for layer in graph.layers}
         for name, population in found.populations.items():
             if sizes.get(name) != int(np.prod(population.shape)):
-                raise DataError(f"the profile has a population '{name}' of shape {population.shape} that the model has not")
+                raise DataError(
+                    f"the profile has a population '{name}' of shape {population.shape} that the model has not"
+                )
     elif measured is not None:
         report = None if job.progress is None else (lambda done, total: job.progress("profile", done, total))  # type: ignore[misc]  # checked here
         found = profile_model(original, measured, progress=report)
@@ -368,33 +359,46 @@ def _size(graph: SNNGraph, stored: int) -> Size:
     return Size(graph.total_neurons, graph.total_params, graph.nonzero_params, graph.module.count_nodes(), stored)
 
 
-def _file_bytes(model: Model, original: onnx.ModelProto) -> int:
-    if isinstance(model, (str, os.PathLike)):
-        path = Path(model)
-        beside = path.with_name(path.name + ".data")
-        return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
-    return len(original.SerializeToString())
+def _file_bytes(model: Model) -> int:
+    """Return the size of a model's file, weights beside it included; zero when it is not one."""
+    if not isinstance(model, (str, os.PathLike)):
+        return 0
+    path = Path(model)
+    beside = path.with_name(path.name + ".data")
+    return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
+
+
+def _stored_bytes(graph: SNNGraph) -> int:
+    """Return the size the model has in one file: skeleton and weights."""
+    return len(graph.module.skeleton(0).SerializeToString()) + graph.module.initializer_bytes()
 
 
 def _evidence(equivalence: Equivalence) -> Evidence:
+    totals = equivalence.totals
     return Evidence(
         verdict=str(equivalence.verdict),
         reason=equivalence.reason,
-        values_compared=equivalence.values_compared,
-        spikes_compared=equivalence.spikes_compared,
-        spikes_seen=equivalence.spikes_seen,
-        spikes_changed=equivalence.spikes_differing,
+        values_compared=totals.values_compared,
+        spikes_compared=totals.spikes_compared,
+        spikes_seen=totals.spikes_seen,
+        spikes_changed=totals.spikes_differing,
         near_ties=equivalence.near_ties,
         samples=equivalence.samples,
     )
 
 
-def _measure_accuracy(report: OptimizationReport, session: Session | None, graph: SNNGraph, data: Dataset | None) -> None:
-    if session is None or data is None or data.labels is None:
+def _measure_on(
+    report: OptimizationReport, session: Session | None, guard: Guard | None, graph: SNNGraph, data: Dataset | None
+) -> None:
+    """Count changed outputs, and with labels the accuracy, on samples that decided nothing."""
+    if session is None or data is None:
         return
-    report.accuracy_before = score(session, data).accuracy
-    report.accuracy_after = score(Session(graph.to_onnx()), data).accuracy
+    source = graph.to_onnx() if guard is None else guard.runnable(graph)
+    before, after = score(session, data), score(Session(source), data)
+    report.accuracy_before, report.accuracy_after = before.accuracy, after.accuracy
     report.accuracy_samples = data.samples
+    report.outputs_changed = before.outputs_changed(after)
+    report.decisions_changed = before.decisions_changed(after)
 
 
 def _proto(model: Model) -> onnx.ModelProto:

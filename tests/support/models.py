@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
 from snn_optimizer.ops import DOMAIN, VERSION, NeuronVariant, function_proto
 
 OPSET = 18
@@ -36,7 +37,9 @@ class ModelBuilder:
         return name
 
     def output(self, name: str, shape: Sequence[Dimension], dtype=np.float32) -> str:
-        self.outputs.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape))
+        self.outputs.append(
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(np.dtype(dtype)), shape)
+        )
         return name
 
     def constant(self, name: str, value, dtype=np.float32) -> str:
@@ -48,8 +51,12 @@ class ModelBuilder:
         inputs = int(np.prod(shape[1:]))
         return (self.generator.normal(0, scale / np.sqrt(inputs), shape)).astype(np.float32)
 
-    def node(self, op: str, inputs: Sequence[str], output: str, *, name: str = "", domain: str = "", **attributes) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=name or f"{output}.{op}", domain=domain, **attributes))
+    def node(
+        self, op: str, inputs: Sequence[str], output: str, *, name: str = "", domain: str = "", **attributes
+    ) -> str:
+        self.nodes.append(
+            helper.make_node(op, inputs, [output], name=name or f"{output}.{op}", domain=domain, **attributes)
+        )
         return output
 
     def reshape(self, value: str, output: str, shape: Sequence[int]) -> str:
@@ -89,15 +96,22 @@ class ModelBuilder:
         self.variants[variant.op_type] = variant
         return results
 
-    def body(self, name: str, inputs: Sequence[str], outputs: Sequence[str], shape: Sequence[Dimension]) -> onnx.GraphProto:
+    def body(
+        self, name: str, inputs: Sequence[str], outputs: Sequence[str], shape: Sequence[Dimension]
+    ) -> onnx.GraphProto:
         """Take the nodes collected so far as the body of a loop, all of its ends floats of one shape."""
-        ends = [[helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, shape) for end in side] for side in (inputs, outputs)]
+        ends = [
+            [helper.make_tensor_value_info(end, onnx.TensorProto.FLOAT, shape) for end in side]
+            for side in (inputs, outputs)
+        ]
         graph = helper.make_graph(self.nodes, name, *ends)
         self.nodes = []
         return graph
 
     def build(self, name: str = "network", metadata: Mapping[str, str] | None = None) -> onnx.ModelProto:
-        graph = helper.make_graph(self.nodes, name, self.inputs, self.outputs, initializer=list(self.constants.values()))
+        graph = helper.make_graph(
+            self.nodes, name, self.inputs, self.outputs, initializer=list(self.constants.values())
+        )
         model = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid(DOMAIN, VERSION)],
@@ -181,7 +195,13 @@ def conv(*, steps: int = 6, channels: int = 4, classes: int = 3, seed: int = 0, 
 
 
 def recurrent(
-    *, inputs: int = 6, units: int = 8, steps: Dimension = "T", variant: NeuronVariant = LIF, seed: int = 0, **parameters
+    *,
+    inputs: int = 6,
+    units: int = 8,
+    steps: Dimension = "T",
+    variant: NeuronVariant = LIF,
+    seed: int = 0,
+    **parameters,
 ) -> onnx.ModelProto:
     """One layer that reads its own last spikes, as a `Scan` with a cell in the body: `x` [T, batch, inputs]."""
     builder = ModelBuilder(seed)

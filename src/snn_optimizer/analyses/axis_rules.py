@@ -79,7 +79,12 @@ def elementwise(p: Propagation, node: Node) -> None:
 
 
 def elementwise_operands(
-    p: Propagation, node: Node, slots: Sequence[int], dims: tuple[Dimension, ...] | None, *, role: Role = Role.PARAMETER
+    p: Propagation,
+    node: Node,
+    slots: Sequence[int],
+    dims: tuple[Dimension, ...] | None,
+    *,
+    role: Role = Role.PARAMETER,
 ) -> Axes | None:
     """Broadcast the operands at ``slots`` against each other and return the labels of the result."""
     operands = [(slot, node.inputs[slot]) for slot in slots]
@@ -208,7 +213,14 @@ def convolution(p: Propagation, node: Node) -> None:
 
 
 def _contract(
-    p: Propagation, node: Node, slot: int, axis_in: int, axis_out: int, *, source_axis: int, bias_slot: int | None
+    p: Propagation,
+    node: Node,
+    slot: int,
+    axis_in: int,
+    axis_out: int,
+    *,
+    source_axis: int,
+    bias_slot: int | None,
 ) -> Labels:
     from snn_optimizer.analyses.unit_groups import Contraction  # noqa: PLC0415 - unit_groups reads this package's results
 
@@ -400,7 +412,16 @@ def _touched_axes(node: Node, rank: int) -> set[int] | None:
             return {i % rank for i, n in enumerate(flat) if n != 0}
 
 
-@rule("ReduceSum", "ReduceMean", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+@rule(
+    "ReduceSum",
+    "ReduceMean",
+    "ReduceMax",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceSumSquare",
+)
 def reduction(p: Propagation, node: Node) -> None:
     """Drop the reduced axes; reduced units are fixed."""
     axes = p.known_axes(node.inputs[0])

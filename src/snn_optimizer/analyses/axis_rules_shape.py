@@ -206,7 +206,10 @@ def scan(p: Propagation, node: Node) -> None:
     for slot in range(carried, len(node.inputs)):
         axes = p.known_axes(node.inputs[slot])
         along = axes_in[slot - carried]
-        p.set(body.inputs[slot], None if axes is None else [x for i, x in enumerate(axes) if i != along % len(axes)])
+        p.set(
+            body.inputs[slot],
+            None if axes is None else [x for i, x in enumerate(axes) if i != along % len(axes)],
+        )
     outer, p.steps = p.steps, _length(p, node, carried, axes_in)
     p.walk(body)
     p.steps = outer
@@ -254,4 +257,3 @@ def _close(p: Propagation, node: Node, slot: int) -> None:
     for first, second in zip(start, end, strict=True):
         if first is not None or second is not None:
             p.table.unify(first, second, f"carried value '{body.inputs[slot].name}' has units at one end only")
-

@@ -68,7 +68,11 @@ class RangePropagation:
         states = _state_inputs(graph)
         for value in graph.inputs:
             rank = self.shapes.rank(value)
-            if rank is None or not self.is_float(value) or (id(value) in states and not self.domain.is_declared(value.name)):
+            if (
+                rank is None
+                or not self.is_float(value)
+                or (id(value) in states and not self.domain.is_declared(value.name))
+            ):
                 continue
             low, high = self.domain.interval(value.name)
             if low.ndim <= rank:
@@ -102,7 +106,7 @@ class RangePropagation:
     def is_float(self, value: Value) -> bool:
         """Tell whether a value holds floating-point numbers (unknown counts as such)."""
         try:
-            return np.dtype(value.dtype).kind == "f"
+            return bool(np.dtype(value.dtype).kind == "f")
         except TypeError:
             return value.dtype is None
 
@@ -116,7 +120,7 @@ class RangePropagation:
         if bound.rank >= rank:
             return bound
         lead = (1,) * (rank - bound.rank)
-        return Range(*(a.reshape(lead + a.shape) for a in (bound.low, bound.high, bound.fixed)))
+        return bound.apply(lambda a: a.reshape(lead + a.shape))
 
     def collapse_spatial(self, node: Node) -> Range | None:
         """Return the hull over all axes behind the channel axis of input 0."""
@@ -137,18 +141,14 @@ class RangePropagation:
         if node.op == "Transpose":
             order = node.attrs.get("perm") or list(range(source.rank))[::-1]
             full = self.with_rank(source, len(dims_in))
-            return Range(*(np.transpose(a, order) for a in (full.low, full.high, full.fixed)))
+            return full.apply(lambda a: np.transpose(a, order))
         tail = _common_tail(dims_in, dims_out)
         if tail is None or any(n != 1 for n in source.low.shape[: source.rank - tail[0]]):
             hull = Range.of(source.low.min(), source.high.max())
             return self.with_rank(hull, len(dims_out))
         sizes = [int(n) for n in dims_in[len(dims_in) - tail[0] :]]  # type: ignore[arg-type]  # a common tail is integers
         target = (1,) * (len(dims_out) - tail[1]) + tuple(int(n) for n in dims_out[len(dims_out) - tail[1] :])  # type: ignore[arg-type]
-        ends = [
-            np.broadcast_to(a.reshape(a.shape[a.ndim - tail[0] :]), sizes).reshape(target)
-            for a in (source.low, source.high, source.fixed)
-        ]
-        return Range(*ends)
+        return source.apply(lambda a: np.broadcast_to(a.reshape(a.shape[a.ndim - tail[0] :]), sizes).reshape(target))
 
     # -- stateful nodes --------------------------------------------------------------------
 
@@ -284,21 +284,21 @@ def _trailing(bound: Range, rank: int) -> Range:
     if bound.rank > rank:
         axes = tuple(range(bound.rank - rank))
         low, high = bound.low.min(axis=axes), bound.high.max(axis=axes)
-        return Range(low, high, bound.fixed.all(axis=axes) & (low == high))
+        return Range.of(low, high, bound.fixed.all(axis=axes) & (low == high))
     lead = (1,) * (rank - bound.rank)
-    return Range(*(a.reshape(lead + a.shape) for a in (bound.low, bound.high, bound.fixed)))
+    return bound.apply(lambda a: a.reshape(lead + a.shape))
 
 
 def _drop_axis(bound: Range | None, axis: int) -> Range | None:
     if bound is None:
         return None
     axis %= bound.rank
-    return Range(bound.low.min(axis=axis), bound.high.max(axis=axis), bound.fixed.all(axis=axis))
+    return Range.of(bound.low.min(axis=axis), bound.high.max(axis=axis), bound.fixed.all(axis=axis))
 
 
 def _insert_axis(bound: Range, axis: int) -> Range:
     axis %= bound.rank + 1
-    return Range(*(np.expand_dims(a, axis) for a in (bound.low, bound.high, bound.fixed)))
+    return bound.apply(lambda a: np.expand_dims(a, axis))
 
 
 def _common_tail(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[int, int] | None:

@@ -19,7 +19,14 @@ import numpy.typing as npt
 
 from snn_optimizer.analyses.labels import NO_UNIT, Role, Site
 from snn_optimizer.analyses.manager import AnalysisManager
-from snn_optimizer.analyses.rows import contraction_matrix, hash_rows, mix, position_ranks, positions_of, site_rows
+from snn_optimizer.analyses.rows import (
+    contraction_matrix,
+    hash_rows,
+    mix,
+    position_ranks,
+    positions_of,
+    site_rows,
+)
 from snn_optimizer.analyses.unit_groups import Contraction, UnitGroups
 from snn_optimizer.ir import Module
 
@@ -97,7 +104,11 @@ def _scatter(total: Hashes, classes: Classes, rows: Hashes, salt: int) -> None:
 
 
 def _row_hashes(
-    groups: UnitGroups, contraction: Contraction, index: int, blocks: Classes, cache: dict[int, tuple[bytes, Hashes]]
+    groups: UnitGroups,
+    contraction: Contraction,
+    index: int,
+    blocks: Classes,
+    cache: dict[int, tuple[bytes, Hashes]],
 ) -> Hashes:
     columns = _column_blocks(groups, contraction, blocks)
     key = columns.tobytes()
@@ -169,7 +180,11 @@ def _verified(groups: UnitGroups, blocks: Classes, keeper: Classes) -> bool:
 
 
 def _same_rows(
-    groups: UnitGroups, labels: Classes, rows: npt.NDArray[np.generic], removable: npt.NDArray[np.bool_], keeper: Classes
+    groups: UnitGroups,
+    labels: Classes,
+    rows: npt.NDArray[np.generic],
+    removable: npt.NDArray[np.bool_],
+    keeper: Classes,
 ) -> bool:
     classes = groups.classes_at(labels)
     mine = np.flatnonzero((classes != NO_UNIT) & removable[classes])

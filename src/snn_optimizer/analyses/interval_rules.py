@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -155,7 +155,7 @@ def matmul(p: RangePropagation, node: Node) -> Range | None:
     source = p.get(node, 0)
     if weights is None or weights.ndim != 2 or source is None or any(n != 1 for n in source.low.shape[:-1]):
         return None
-    row = Range(*(a.reshape(-1) for a in (source.low, source.high, source.fixed)))
+    row = source.apply(lambda a: a.reshape(-1))
     bound = contract(weights.T, row, None, p.roundoff(node))
     shape = (1,) * (source.rank - 1) + (-1,)
     return Range(bound.low.reshape(shape), bound.high.reshape(shape), bound.fixed.reshape(shape))
@@ -172,7 +172,10 @@ def convolution(p: RangePropagation, node: Node) -> Range | None:
     if len(node.inputs) > 2 and node.inputs[2].name and bias is None:
         return None
     groups = int(node.attrs.get("group", 1))
-    padded = bool(np.any(node.attrs.get("pads", 0))) or node.attrs.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    padded = bool(np.any(node.attrs.get("pads", 0))) or node.attrs.get("auto_pad", "NOTSET") not in {
+        "NOTSET",
+        "VALID",
+    }
     channels = weights.shape[1] * groups
     low, high, fixed = (np.broadcast_to(a.reshape(-1), (channels,)) for a in (source.low, source.high, source.fixed))
     if padded:
@@ -184,7 +187,7 @@ def convolution(p: RangePropagation, node: Node) -> Range | None:
     parts = []
     for g in range(groups):
         span = slice(g * weights.shape[1], (g + 1) * weights.shape[1])
-        columns = Range(*(np.repeat(a[span], kernel) for a in (low, high, fixed)))
+        columns = Range(np.repeat(low[span], kernel), np.repeat(high[span], kernel), np.repeat(fixed[span], kernel))
         part = slice(g * rows, (g + 1) * rows)
         parts.append(contract(flat[part], columns, None if bias is None else bias[part], p.roundoff(node)))
     shape = (1, -1) + (1,) * (source.rank - 2)
@@ -271,14 +274,18 @@ def concat(p: RangePropagation, node: Node) -> Range | None:
             return None
         target = list(part.low.shape)
         target[along] = size
-        pieces.append(Range(*(np.broadcast_to(a, target) for a in (part.low, part.high, part.fixed))))
+        pieces.append(_spread(part, target))
     full = np.broadcast_shapes(*[tuple(1 if i == along else n for i, n in enumerate(x.low.shape)) for x in pieces])
-    spread = [tuple(x.low.shape[along] if i == along else n for i, n in enumerate(full)) for x in pieces]
-    ends = [
-        np.concatenate([np.broadcast_to(getattr(x, part), s) for x, s in zip(pieces, spread, strict=True)], axis=along)
-        for part in ("low", "high", "fixed")
-    ]
-    return Range(*ends)
+    even = [_spread(x, [x.low.shape[along] if i == along else n for i, n in enumerate(full)]) for x in pieces]
+    return Range(
+        np.concatenate([x.low for x in even], axis=along),
+        np.concatenate([x.high for x in even], axis=along),
+        np.concatenate([x.fixed for x in even], axis=along),
+    )
+
+
+def _spread(bound: Range, shape: Sequence[int]) -> Range:
+    return bound.apply(lambda a: np.broadcast_to(a, shape))
 
 
 @rule("Gather")
@@ -288,8 +295,4 @@ def gather(p: RangePropagation, node: Node) -> Range | None:
     if source is None or index is None or is_constant(node.inputs[0]):
         return None
     along = int(node.attrs.get("axis", 0)) % source.rank
-    ends = []
-    for part in (source.low, source.high, source.fixed):
-        picked = np.take(part, index, axis=along) if part.shape[along] != 1 else np.take(part, index * 0, axis=along)
-        ends.append(picked)
-    return Range(*ends)
+    return source.apply(lambda a: np.take(a, index if a.shape[along] != 1 else index * 0, axis=along))

@@ -9,6 +9,7 @@ in, so that what onnxruntime returns lies inside whatever the order of its sums.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,7 @@ class Range:
         return cls(np.full(shape, -np.inf), np.full(shape, np.inf), np.zeros(shape, np.bool_))
 
     @classmethod
-    def of(cls, low: npt.ArrayLike, high: npt.ArrayLike, fixed: npt.ArrayLike = False) -> Range:  # noqa: FBT002 - reads well
+    def of(cls, low: npt.ArrayLike, high: npt.ArrayLike, fixed: npt.ArrayLike = False) -> Range:
         """Broadcast the three parts against each other; NaN bounds become unknown."""
         lower, upper, steady = np.broadcast_arrays(
             np.asarray(low, np.float64), np.asarray(high, np.float64), np.asarray(fixed, np.bool_)
@@ -57,6 +58,10 @@ class Range:
     def rank(self) -> int:
         """Number of axes."""
         return self.low.ndim
+
+    def apply(self, function: Callable[[npt.NDArray[Any]], npt.NDArray[Any]]) -> Range:
+        """Return the range with one rearrangement applied to all three parts."""
+        return Range(function(self.low), function(self.high), function(self.fixed))
 
     def join(self, other: Range) -> Range:
         """Return the smallest range that holds both."""
@@ -105,7 +110,8 @@ def contract(weights: npt.NDArray[Any], incoming: Range, bias: npt.NDArray[Any] 
     non-zero ones.
     """
     rows, columns = weights.shape
-    low, high, fixed = (np.broadcast_to(a, (columns,)) for a in (incoming.low, incoming.high, incoming.fixed))
+    low, high = np.broadcast_to(incoming.low, (columns,)), np.broadcast_to(incoming.high, (columns,))
+    fixed = np.broadcast_to(incoming.fixed, (columns,))
     infinite = ~(np.isfinite(low) & np.isfinite(high))
     low, high = np.where(infinite, 0, low), np.where(infinite, 0, high)
     middle, radius = (low + high) / 2, (high - low) / 2

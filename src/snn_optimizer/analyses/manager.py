@@ -8,11 +8,11 @@ from snn_optimizer.ir import InputDomain, Module
 
 __all__ = ["AnalysisManager"]
 
-Fact = TypeVar("Fact", covariant=True)
+Fact_co = TypeVar("Fact_co", covariant=True)
 
 
-class _Analysis(Protocol[Fact]):
-    def compute(self, module: Module, analyses: AnalysisManager) -> Fact: ...
+class _Analysis(Protocol[Fact_co]):
+    def compute(self, module: Module, analyses: AnalysisManager) -> Fact_co: ...
 
 
 class AnalysisManager:
@@ -32,11 +32,11 @@ class AnalysisManager:
         self.domain = domain or InputDomain()
         self._cache: dict[Any, Any] = {}
 
-    def get(self, analysis: _Analysis[Fact]) -> Fact:
+    def get(self, analysis: _Analysis[Fact_co]) -> Fact_co:
         """Return the fact, computing it when the module changed since."""
         if analysis not in self._cache:
             self._cache[analysis] = analysis.compute(self.module, self)
-        return cast("Fact", self._cache[analysis])
+        return cast("Fact_co", self._cache[analysis])
 
     def invalidate(self) -> None:
         """Forget everything; the module changed."""

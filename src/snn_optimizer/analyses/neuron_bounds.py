@@ -57,7 +57,11 @@ class NeuronFacts:
 
 
 def neuron_facts(
-    variant: NeuronVariant, current: Range, parameters: Mapping[str, Range], steps: int | None, roundoff: float
+    variant: NeuronVariant,
+    current: Range,
+    parameters: Mapping[str, Range],
+    steps: int | None,
+    roundoff: float,
 ) -> NeuronFacts:
     """Bound a population; parameters are ranges of constants or unknown."""
     run = _Run(variant, current, parameters, steps, roundoff)
@@ -88,7 +92,12 @@ class _Run:
     """The two recurrences of one population."""
 
     def __init__(
-        self, variant: NeuronVariant, current: Range, parameters: Mapping[str, Range], steps: int | None, roundoff: float
+        self,
+        variant: NeuronVariant,
+        current: Range,
+        parameters: Mapping[str, Range],
+        steps: int | None,
+        roundoff: float,
     ) -> None:
         self.variant = variant
         self.parameters = parameters

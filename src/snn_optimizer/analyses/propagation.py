@@ -11,7 +11,7 @@ from snn_optimizer.analyses.labels import Axes, Labels, LabelTable, Role
 from snn_optimizer.analyses.manager import AnalysisManager
 from snn_optimizer.analyses.shape_vectors import ShapeVectors
 from snn_optimizer.analyses.unit_groups import Contraction, Population, UnitGroups
-from snn_optimizer.ir import Graph, Module, Node, Shapes, Use, Value, is_constant, shape_of_constant
+from snn_optimizer.ir import Graph, Module, Node, Shapes, Use, Value, shape_of_constant
 
 __all__ = ["Propagation", "StaticShapes"]
 
@@ -92,7 +92,7 @@ class Propagation:
 
     def constant_dims(self, value: Value) -> tuple[int, ...] | None:
         """Return the shape of a constant, ``None`` for anything computed."""
-        return tuple(int(n) for n in shape_of_constant(value)) if is_constant(value) else None
+        return shape_of_constant(value)
 
     # -- what rules say --------------------------------------------------------------------
 

@@ -71,7 +71,9 @@ def hash_rows(rows: npt.NDArray[Any]) -> Hashes:
     """Hash the bits of every row, negative zero as zero; a few MiB of scratch at a time."""
     number, width = rows.shape
     result = np.zeros(number, np.uint64)
-    factors = np.random.default_rng(0x5EED).integers(1, 2**63, size=max(width, 1), dtype=np.uint64) * np.uint64(2) + np.uint64(1)
+    factors = np.random.default_rng(0x5EED).integers(1, 2**63, size=max(width, 1), dtype=np.uint64) * np.uint64(
+        2
+    ) + np.uint64(1)
     unsigned = {1: np.uint8, 2: np.uint16, 4: np.uint32, 8: np.uint64}[rows.dtype.itemsize]
     step = max(1, CHUNK // max(width, 1))
     with np.errstate(over="ignore"):

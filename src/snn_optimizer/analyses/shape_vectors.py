@@ -109,6 +109,9 @@ class ShapeVectors:
         bounds = [array_of(v) for v in node.inputs[1:]]
         if entries is None or len(bounds) < 2 or any(b is None or b.size != 1 for b in bounds):
             return None
-        start, stop = int(cast("np.ndarray", bounds[0]).reshape(-1)[0]), int(cast("np.ndarray", bounds[1]).reshape(-1)[0])
+        start, stop = (
+            int(cast("np.ndarray", bounds[0]).reshape(-1)[0]),
+            int(cast("np.ndarray", bounds[1]).reshape(-1)[0]),
+        )
         step = int(cast("np.ndarray", bounds[3]).reshape(-1)[0]) if len(bounds) > 3 else 1
         return list(entries)[start:stop:step]

@@ -125,7 +125,9 @@ class UnitGroups:
     def mask_at(self, labels: Labels, selected: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         """Return which positions belong to a selected class (``selected`` is per class)."""
         classes = self.classes_at(labels)
-        return np.where(classes == NO_UNIT, False, selected[classes]) if len(selected) else classes != classes
+        if not len(selected):
+            return np.zeros(labels.shape, np.bool_)
+        return np.where(classes == NO_UNIT, False, selected[classes])
 
     def refusal(self, number: int) -> str | None:
         """Return why class ``number`` must stay, ``None`` when it may be cut."""

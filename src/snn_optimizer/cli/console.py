@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["bytes_text", "progress_bar", "print_json", "print_table", "talk"]
+__all__ = ["bytes_text", "print_json", "print_table", "progress_bar", "talk"]
 
 KIB = 1024
 

@@ -83,7 +83,12 @@ def passes(name: str | None, explain: str | None, *, as_json: bool) -> int:
         print_json(
             {
                 "passes": [
-                    {"name": n, "exactness": p.exactness.name.lower(), "aliases": list(p.aliases), "summary": p.describe()}
+                    {
+                        "name": n,
+                        "exactness": p.exactness.name.lower(),
+                        "aliases": list(p.aliases),
+                        "summary": p.describe(),
+                    }
                     for n, p in found
                 ],
                 "presets": dict(PRESETS),
@@ -93,7 +98,11 @@ def passes(name: str | None, explain: str | None, *, as_json: bool) -> int:
     rows = [[n, p.exactness.name.lower(), p.describe()] for n, p in found]
     print_table("", [("pass", "left"), ("claim", "left"), ("", "left")], rows)
     click.echo()
-    print_table("", [("preset", "left"), ("pipeline", "left")], [[f"@{n}", text or "(nothing)"] for n, text in PRESETS.items()])
+    print_table(
+        "",
+        [("preset", "left"), ("pipeline", "left")],
+        [[f"@{n}", text or "(nothing)"] for n, text in PRESETS.items()],
+    )
     return 0
 
 
@@ -119,7 +128,11 @@ def _explain(registry: Any, name: str, *, as_json: bool) -> None:
     click.echo(_dedent(one.__doc__ or ""))
     if options:
         click.echo()
-        print_table("", [("option", "left"), ("type", "left"), ("default", "left")], [[str(x) for x in o[:3]] for o in options])
+        print_table(
+            "",
+            [("option", "left"), ("type", "left"), ("default", "left")],
+            [[str(x) for x in o[:3]] for o in options],
+        )
 
 
 def _dedent(text: str) -> str:

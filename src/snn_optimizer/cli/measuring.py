@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
-from snn_optimizer.cli.options import domain_of, input_range_option, json_option, model_argument, quiet_option, seed_option
+from snn_optimizer.cli.options import (
+    domain_of,
+    input_range_option,
+    json_option,
+    model_argument,
+    quiet_option,
+    seed_option,
+)
 
 __all__ = ["profile", "verify"]
 
@@ -20,13 +28,19 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
 @model_argument("after")
 @click.option("--exactness", type=click.Choice(["bitwise", "algebraic"]), default="algebraic", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="Also compare on these samples (.npz).")
-@click.option("--steps", type=click.IntRange(min=1), default=16, show_default=True, help="Time steps where T is symbolic.")
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Time steps where T is symbolic.",
+)
 @click.option("--counterexample", type=click.Path(path_type=Path), help="Write a differing input here (.npz).")
 @input_range_option
 @seed_option
 @json_option
 @quiet_option
-def verify(  # noqa: PLR0913 - one parameter per option
+def verify(
     before: Path,
     after: Path,
     exactness: str,
@@ -56,8 +70,10 @@ def verify(  # noqa: PLR0913 - one parameter per option
     else:
         click.echo(f"{found.verdict}" + (f": {found.reason}" if found.reason else ""))
         click.echo(
-            f"{found.spikes_compared:,} spikes compared, {found.spikes_differing:,} differ; {found.values_compared:,} values, "
-            f"largest difference {found.max_abs_difference:g}; {found.samples:,} samples, {found.near_ties} near ties"
+            f"{found.totals.spikes_compared:,} spikes compared, {found.totals.spikes_differing:,} differ; "
+            f"{found.totals.values_compared:,} values, "
+            f"largest difference {found.totals.max_abs_difference:g}; {found.samples:,} samples, "
+            f"{found.near_ties} near ties"
         )
     return EXIT[str(found.verdict)]
 
@@ -65,7 +81,13 @@ def verify(  # noqa: PLR0913 - one parameter per option
 @click.command(short_help="Measure what every neuron does on data.")
 @model_argument()
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="Samples (.npz), one array per input.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write the profile (.npz).")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Where to write the profile (.npz).",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @json_option
 @quiet_option
@@ -79,7 +101,7 @@ def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: 
             model, dataset, batch_size=batch_size, progress=lambda done, total: report("profile", done, total)
         )
     found.save(output)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for name, p in found.populations.items():
         rate = np.asarray(p.rate)
         silent = int((rate == 0).sum()) if p.spiking else 0
@@ -99,9 +121,17 @@ def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: 
         return 0
     print_table(
         f"{found.samples} samples, {found.steps} steps",
-        [(h, "left" if h == "population" else "right") for h in ("population", "neurons", "silent", "mean rate", "v min", "v max", "margin")],
         [
-            [r["population"], f"{r['neurons']:,}", f"{r['silent']:,}", *("" if r[k] is None else f"{r[k]:.4g}" for k in ("mean_rate", "v_min", "v_max", "margin"))]
+            (h, "left" if h == "population" else "right")
+            for h in ("population", "neurons", "silent", "mean rate", "v min", "v max", "margin")
+        ],
+        [
+            [
+                r["population"],
+                f"{r['neurons']:,}",
+                f"{r['silent']:,}",
+                *("" if r[k] is None else f"{r[k]:.4g}" for k in ("mean_rate", "v_min", "v_max", "margin")),
+            ]
             for r in rows
         ],
     )

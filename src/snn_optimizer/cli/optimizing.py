@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
-from snn_optimizer.cli.options import domain_of, input_range_option, json_option, model_argument, quiet_option, seed_option
+from snn_optimizer.cli.options import (
+    domain_of,
+    input_range_option,
+    json_option,
+    model_argument,
+    quiet_option,
+    seed_option,
+)
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
@@ -23,12 +30,26 @@ LEVELS = ("0", "1", "2", "3", "z")
 
 @click.command(short_help="Optimize a model.")
 @model_argument()
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write the result.  [required unless --dry-run]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Where to write the result.  [required unless --dry-run]",
+)
 @click.option("-O", "level", type=click.Choice(LEVELS), default=None, help="Level: -O0 to -O3, -Oz.  [default: -O2]")
 @click.option("-p", "--pipeline", help="Pipeline text instead of a level, for example 'layer-fusion,dead-code'.")
 @click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels.")
-@click.option("--profile", "profile_path", type=click.Path(path_type=Path), help="Profile (.npz) written by 'snnopt profile'.")
-@click.option("--test", type=click.Path(path_type=Path), help="Labelled samples (.npz) for the accuracy before and after.")
+@click.option(
+    "--profile",
+    "profile_path",
+    type=click.Path(path_type=Path),
+    help="Profile (.npz) written by 'snnopt profile'.",
+)
+@click.option(
+    "--test",
+    type=click.Path(path_type=Path),
+    help="Labelled samples (.npz) for the accuracy before and after.",
+)
 @click.option("--max-accuracy-drop", type=float, help="Budget: accuracy may fall by this fraction.")
 @click.option("--max-decision-change", type=float, help="Budget: this fraction of samples may be decided otherwise.")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
@@ -49,7 +70,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 @json_option
 @quiet_option
 def optimize(model: Path, output: Path | None, level: str | None, pipeline: str | None, **options: Any) -> int:
-    """Optimize MODEL and write the result to OUTPUT, checked against the original with onnxruntime.
+    r"""Optimize MODEL and write the result to OUTPUT, checked against the original with onnxruntime.
 
     \b
     snnopt optimize net.onnx -o small.onnx
@@ -98,7 +119,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
 
 
 def _forbid_unbudgeted(text: str, budget: Any) -> None:
-    """A pass that changes results needs to be told how much it may cost."""
+    """Refuse a pass that changes results when nobody said how much it may cost."""
     from snn_optimizer.passes import registry  # noqa: PLC0415 - heavy
     from snn_optimizer.passes.base import Exactness  # noqa: PLC0415
     from snn_optimizer.pipeline.presets import expand  # noqa: PLC0415
@@ -130,7 +151,7 @@ def _instruments(options: dict[str, Any]) -> list[Any]:
 
 
 def _write_texts(report: OptimizationReport, report_path: Path | None, remarks_path: Path | None) -> None:
-    from snn_optimizer.execution.files import write_text  # noqa: PLC0415 - heavy
+    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415 - heavy
 
     if report_path is not None:
         write_text(report_path, report.dumps(report_path.suffix))
@@ -157,7 +178,12 @@ def _print(report: OptimizationReport, output: Path | None, options: dict[str, A
         points = (report.accuracy_after - report.accuracy_before) * 100
         label = f"accuracy ({report.accuracy_samples} samples)"
         rows.append([label, f"{report.accuracy_before:.2%}", f"{report.accuracy_after:.2%}", f"{points:+.2f} points"])
-    print_table(f"{report.model}  {report.pipeline}", [("", "left"), ("before", "right"), ("after", "right"), ("change", "right")], rows)
+    click.echo(f"{report.model}  {report.pipeline}")
+    print_table(
+        "",
+        [("", "left"), ("before", "right"), ("after", "right"), ("change", "right")],
+        rows,
+    )
     _print_passes(report, options)
     _print_verdict(report, output, options)
     if (pattern := options["remarks_pattern"]) is not None:

@@ -51,9 +51,7 @@ def _named_batch(shape: tuple[Dimension, ...] | None) -> int | None:
     return None
 
 
-def _batch_axis(
-    port: Port, array: npt.NDArray[Any] | None, samples: int | None, symbolic: bool
-) -> int | None:
+def _batch_axis(port: Port, array: npt.NDArray[Any] | None, samples: int | None, symbolic: bool) -> int | None:
     shape = port.shape
     if shape is None:
         if array is None:

@@ -146,9 +146,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"'{name}': a single array, not an .npz file; write it with numpy.savez(path, x=array)"
-                )
+                raise DataError(f"'{name}': a single array, not an .npz file; write it with numpy.savez(path, x=array)")
             return {key: archive[key] for key in archive.files}
     except FileNotFoundError:
         raise DataError(f"'{name}': no such file") from None
@@ -208,9 +206,7 @@ def _converted(array: Array, port: Port) -> Array:
 
 def _check_rank(array: Array, port: Port) -> None:
     if port.shape is not None and array.ndim != len(port.shape):
-        raise DataError(
-            f"array '{port.name}' has shape {array.shape}, the model takes {len(port.shape)} axes: {port}"
-        )
+        raise DataError(f"array '{port.name}' has shape {array.shape}, the model takes {len(port.shape)} axes: {port}")
 
 
 def _check_sizes(array: Array, port: Port, batch_axis: int | None) -> None:

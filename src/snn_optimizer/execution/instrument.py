@@ -82,9 +82,7 @@ class Tap:
     @property
     def outputs(self) -> tuple[str, ...]:
         """All outputs the population is read from."""
-        exposed = (
-            source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed)
-        )
+        exposed = (source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed))
         return tuple(dict.fromkeys((self.x, self.s, *exposed)))
 
     def parameter(self, name: str) -> Source | None:
@@ -132,9 +130,7 @@ class _Scope:
     def __post_init__(self) -> None:
         graph = self.graph
         overridable = {info.name for info in graph.input}
-        self.constants = {
-            tensor.name: tensor for tensor in graph.initializer if tensor.name not in overridable
-        }
+        self.constants = {tensor.name: tensor for tensor in graph.initializer if tensor.name not in overridable}
         self.local = overridable | {tensor.name for tensor in graph.initializer}
         for node in graph.node:
             self.local.update(node.output)

@@ -7,6 +7,7 @@ of operations of the population's variant, so it is the runtime's to the last bi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,29 +62,27 @@ class Observer:
     Attributes
     ----------
     taps : tuple of Tap
-    session : Session
-        Of the instrumented model.
 
     Raises
     ------
     UnsupportedModelError
         If a neuron call contradicts itself.
-    ExecutionError
-        If the runtime does not accept the model.
     """
 
     def __init__(self, model: ModelSource) -> None:
-        original, folder = read_model(model)
-        instrumented, self.taps = instrument(original)
-        self.session = Session(instrumented, external_data=folder)
+        original, self._folder = read_model(model)
+        self._instrumented, self.taps = instrument(original)
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """The session of the instrumented model, made at first use."""
+        return Session(self._instrumented, external_data=self._folder)
 
     def tap(self, population: str) -> Tap | None:
         """Return the tap of a population, None when there is no such population."""
         return next((tap for tap in self.taps if tap.population == population), None)
 
-    def observe(
-        self, feeds: Mapping[str, npt.ArrayLike], taps: Iterable[Tap] | None = None
-    ) -> Iterator[Observation]:
+    def observe(self, feeds: Mapping[str, npt.ArrayLike], taps: Iterable[Tap] | None = None) -> Iterator[Observation]:
         """Run once and yield what each population did, one at a time.
 
         The recordings of a population are released when the next one is asked for.

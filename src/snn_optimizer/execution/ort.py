@@ -31,11 +31,7 @@ _TYPES: dict[str, Any] = {
     "tensor(float16)": np.float16,
     "tensor(bool)": np.bool_,
     "tensor(string)": np.object_,
-} | {
-    f"tensor({name})": np.dtype(name)
-    for kind in ("int", "uint")
-    for name in (f"{kind}{8 * n}" for n in (1, 2, 4, 8))
-}
+} | {f"tensor({name})": np.dtype(name) for kind in ("int", "uint") for name in (f"{kind}{8 * n}" for n in (1, 2, 4, 8))}
 
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? ?")
@@ -109,9 +105,7 @@ class Session:
             folder = str(Path(external_data).resolve())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         try:
-            self._session = onnxruntime.InferenceSession(
-                _loadable(model), options, providers=["CPUExecutionProvider"]
-            )
+            self._session = onnxruntime.InferenceSession(_loadable(model), options, providers=["CPUExecutionProvider"])
         except (ExecutionError, ModelLoadError):
             raise
         except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
@@ -119,17 +113,11 @@ class Session:
         self._silent = onnxruntime.RunOptions()
         self._silent.log_severity_level = _FATAL
         arguments = (self._session.get_inputs(), self._session.get_outputs())
-        ranked = (
-            _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
-        )
-        self.inputs, self.outputs = (
-            tuple(_port(argument, ranked) for argument in ports) for ports in arguments
-        )
+        ranked = _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
+        self.inputs, self.outputs = (tuple(_port(argument, ranked) for argument in ports) for ports in arguments)
         self._output_names = frozenset(port.name for port in self.outputs)
 
-    def run(
-        self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None
-    ) -> dict[str, Array]:
+    def run(self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None) -> dict[str, Array]:
         """Run the model once.
 
         Parameters
@@ -178,9 +166,7 @@ def _ranked(model: ModelSource) -> set[str]:
 
 def _port(argument: Any, ranked: set[str]) -> Port:
     if argument.type not in _TYPES:
-        raise ExecutionError(
-            f"'{argument.name}' has type {argument.type}, which cannot be exchanged as an array"
-        )
+        raise ExecutionError(f"'{argument.name}' has type {argument.type}, which cannot be exchanged as an array")
     known = bool(argument.shape) or argument.name in ranked
     return Port(argument.name, np.dtype(_TYPES[argument.type]), tuple(argument.shape) if known else None)
 

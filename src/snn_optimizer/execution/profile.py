@@ -226,9 +226,7 @@ def bounded_batch(observer: Observer, dataset: Dataset, batch_size: int) -> int:
     probe = next(dataset.batches(1))
     if dataset.samples <= probe.samples or not observer.taps:
         return batch_size
-    recorded = sum(
-        3 * train.nbytes for train in observer.trains(probe.feeds).values()
-    )  # current, spikes, potential
+    recorded = sum(3 * train.nbytes for train in observer.trains(probe.feeds).values())  # current, spikes, potential
     return max(1, min(batch_size, _MEMORY * probe.samples // max(1, recorded)))
 
 
@@ -241,9 +239,7 @@ def _read(arrays: Mapping[str, Array]) -> Profile:
     header = json.loads(str(arrays["header"]))
     if header["format"] != FORMAT:
         raise ValueError
-    populations = {
-        entry["name"]: _loaded(entry, index, arrays) for index, entry in enumerate(header["populations"])
-    }
+    populations = {entry["name"]: _loaded(entry, index, arrays) for index, entry in enumerate(header["populations"])}
     samples, steps = _positive(header["samples"]), _positive(header["steps"])
     return Profile(populations, samples, steps, str(header["model_digest"]))
 
@@ -253,9 +249,7 @@ def _loaded(entry: Mapping[str, Any], index: int, arrays: Mapping[str, Array]) -
     shape = values["spike_count"].shape
     if any(array.shape != shape for array in values.values()):
         raise ValueError
-    if values["spike_count"].dtype != np.int64 or any(
-        values[name].dtype != np.float64 for name in _ARRAYS[1:]
-    ):
+    if values["spike_count"].dtype != np.int64 or any(values[name].dtype != np.float64 for name in _ARRAYS[1:]):
         raise ValueError
     if not isinstance(entry["spiking"], bool) or not isinstance(entry["name"], str):
         raise TypeError

@@ -57,10 +57,9 @@ class Recorder:
     def gram(self, population: str) -> npt.NDArray[np.float64]:
         """Return the second moments of a population's output and a constant.
 
-        Summed over steps and samples: with the output of one step and sample
-        flattened to ``s`` and ``r = (s, 1)``, the sum of ``r r^T``. The last row is the
-        sum of the output, the last element the number of observations. Held once:
-        ``(n + 1)^2`` numbers for ``n`` neurons.
+        The mean over steps and samples: with the output of one step and sample flattened
+        to ``s`` and ``r = (s, 1)``, the mean of ``r r^T``. The last row is the mean of the
+        output, the last element 1. Held once: ``(n + 1)^2`` numbers for ``n`` neurons.
 
         Raises
         ------
@@ -69,17 +68,14 @@ class Recorder:
         """
         if population not in self._moments:
             tap = self._tap(population)
-            self._moments[population] = sum(
-                (_moments(self._train(tap, batch)) for batch in self._batches()), start=np.zeros(())
-            )
+            total = sum((_moments(self._train(tap, batch)) for batch in self._batches()), start=np.zeros(()))
+            self._moments[population] = total / total[-1, -1]
         return self._moments[population].copy()
 
     def _tap(self, population: str) -> Tap:
         tap = self._observer.tap(population)
         if tap is None:
-            raise DataError(
-                f"no population '{population}'; the model has {', '.join(self.populations) or 'none'}"
-            )
+            raise DataError(f"no population '{population}'; the model has {', '.join(self.populations) or 'none'}")
         return tap
 
     def _batches(self) -> list[Dataset]:

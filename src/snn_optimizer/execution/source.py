@@ -75,9 +75,7 @@ def model_digest(source: ModelSource) -> str:
                     while block := file.read(_BLOCK):
                         digest.update(block)
             except OSError as error:
-                raise ModelLoadError(
-                    f"external data '{location}' cannot be read: {error.strerror}"
-                ) from error
+                raise ModelLoadError(f"external data '{location}' cannot be read: {error.strerror}") from error
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from typing import BinaryIO, Final, Self
 from snn_optimizer.errors import OutputError
 from snn_optimizer.ir.tensors import Region
 
-__all__ = ["AtomicFiles", "copy_region"]
+__all__ = ["AtomicFiles", "copy_region", "write_text"]
 
 _CHUNK: Final = 4 << 20
 
@@ -76,8 +77,7 @@ class AtomicFiles:
                 backup: Path | None = None
                 if len(self._staged) > 1 and target.exists():
                     backup = temporary.with_suffix(".old")
-                    with suppress(OSError):  # not every file system has links
-                        os.link(target, backup)
+                    _keep_as(target, backup)
                 undo.append((target, backup))
                 temporary.replace(target)
         except OSError as error:
@@ -93,17 +93,45 @@ class AtomicFiles:
                         backup.unlink(missing_ok=True)
 
 
+def _keep_as(target: Path, backup: Path) -> None:
+    """Give a file a second name, or another name where the file system has no links."""
+    try:
+        os.link(target, backup)
+    except OSError:
+        target.rename(backup)
+
+
 def copy_region(region: Region, target: BinaryIO) -> None:
-    """Append a region to a file without holding it in memory."""
+    """Append a region to a file without holding it in memory.
+
+    Ranges the source's file system does not store, all zeros, are not stored in the copy.
+    """
     descriptor = region.source.descriptor
     if descriptor is None:
         target.write(region.view)
         return
     position, end = region.offset, region.offset + region.length
-    target.flush()
     while position < end:
+        stored = min(_next_stored(descriptor, position), end)
+        if stored > position:
+            target.seek(stored - position, os.SEEK_CUR)
+            position = stored
+            continue
         chunk = os.pread(descriptor, min(_CHUNK, end - position), position)
         if not chunk:
             raise OSError(None, "the file the weights are read from became shorter")
         target.write(chunk)
         position += len(chunk)
+    target.truncate(max(target.tell(), target.seek(0, os.SEEK_END)))
+
+
+def _next_stored(descriptor: int, position: int) -> int:
+    """Return where the next stored byte of a file is."""
+    if not hasattr(os, "SEEK_DATA"):
+        return position
+    try:
+        return os.lseek(descriptor, position, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # only zeros to the end
+            return os.fstat(descriptor).st_size
+        return position

@@ -13,7 +13,7 @@ reference            the ``AttributeProto`` itself (attributes of function bodie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -106,24 +106,25 @@ def kind_of(name: str, value: Any, origin: int | None) -> int:
         If the value is of no kind an attribute can hold.
     """
     if isinstance(value, (list, tuple)):
-        if not value:
-            return int(origin if origin in _PLURAL.values() else AttributeProto.INTS)
-        kinds = {_singular_kind(item) for item in value}
-        if kinds == {AttributeProto.FLOAT, AttributeProto.INT}:
-            kinds = {AttributeProto.FLOAT}
-        kind = kinds.pop() if len(kinds) == 1 else None
-        plural = _PLURAL.get(kind) if kind is not None else None
-        if plural == AttributeProto.INTS and origin == AttributeProto.FLOATS:
-            plural = AttributeProto.FLOATS
-        if plural is not None:
-            return int(plural)
+        kind = _plural_kind(value, origin)
     else:
         kind = _singular_kind(value)
         if kind == AttributeProto.INT and origin == AttributeProto.FLOAT:
-            return int(AttributeProto.FLOAT)
-        if kind is not None:
-            return kind
-    raise TypeError(f"attribute '{name}' cannot hold {type(value).__name__} {value!r}")
+            kind = int(AttributeProto.FLOAT)
+    if kind is None:
+        raise TypeError(f"attribute '{name}' cannot hold {type(value).__name__} {value!r}")
+    return kind
+
+
+def _plural_kind(values: Sequence[Any], origin: int | None) -> int | None:
+    if not values:
+        return origin if origin is not None and origin in _PLURAL.values() else int(AttributeProto.INTS)
+    kinds = {_singular_kind(item) for item in values}
+    numbers = kinds <= {AttributeProto.FLOAT, AttributeProto.INT}
+    if numbers and (len(kinds) == 2 or origin == AttributeProto.FLOATS):
+        return int(AttributeProto.FLOATS)
+    kind = kinds.pop()
+    return None if kinds or kind is None else int(_PLURAL[kind])
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -11,6 +12,7 @@ from snn_optimizer import ops
 from snn_optimizer.errors import InputError
 from snn_optimizer.ir.module import Module
 from snn_optimizer.ir.rewriter import Rewriter
+from snn_optimizer.ir.types import Dimension
 
 if TYPE_CHECKING:
     from snn_optimizer.ir.layers import LayerNode
@@ -40,7 +42,7 @@ def build_module(layers: Sequence[LayerNode]) -> Module:
     module.opset_imports.setdefault(ops.DOMAIN, ops.VERSION)
     signal = graph.inputs[0]
     for layer in layers:
-        shape = ["time", "batch", layer.n_neurons]
+        shape: list[Dimension] = ["time", "batch", layer.n_neurons]
         weight = rewriter.constant(f"{layer.name}.weight", np.ascontiguousarray(layer.weights.T))
         current = rewriter.value(f"{layer.name}.current", dtype, shape)
         rewriter.add(graph, "MatMul", [signal, weight], [current], name_hint=f"{layer.name}.synapse")
@@ -59,9 +61,7 @@ def build_module(layers: Sequence[LayerNode]) -> Module:
                 )
             )
         signal = graph.outputs[0] if layer is last else rewriter.value(f"{layer.name}.spikes", dtype, shape)
-        finals = [
-            rewriter.value(f"{layer.name}.final{i}", dtype, shape[1:]) for i in range(len(variant.states))
-        ]
+        finals = [rewriter.value(f"{layer.name}.final{i}", dtype, shape[1:]) for i in range(len(variant.states))]
         rewriter.add(
             graph, variant.op_type, operands, [signal, *finals],
             attrs=variant.attributes(), domain=ops.DOMAIN, name_hint=layer.name,
@@ -77,7 +77,7 @@ def _check(layers: Sequence[LayerNode]) -> None:
     names = [layer.name for layer in layers]
     if repeated := [n for n in names if names.count(n) > 1]:
         raise InputError(f"two layers are named '{repeated[0]}'")
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if before.n_neurons != after.n_inputs:
             raise InputError(
                 f"layer '{after.name}' takes {after.n_inputs} inputs but '{before.name}' has {before.n_neurons} neurons"

@@ -59,9 +59,7 @@ class ExpiredValues:
 
 def drop_unused_constants(module: Module, candidates: Iterable[Value], expired: ExpiredValues) -> int:
     """Remove those initializers among ``candidates`` that nothing needs; return how many."""
-    unread = {
-        id(value) for value in candidates if isinstance(value, gs.Constant) and not expired.is_needed(value)
-    }
+    unread = {id(value) for value in candidates if isinstance(value, gs.Constant) and not expired.is_needed(value)}
     if not unread:
         return 0
     protected = _annotated(module)
@@ -136,9 +134,7 @@ def _other_holders(scopes: Iterable[Scope], values: Iterable[Value]) -> set[str]
 
 def _constants_read(graph: Graph) -> list[Value]:
     return [
-        v
-        for v in (*(v for node in graph.nodes for v in node.inputs), *graph.outputs)
-        if isinstance(v, gs.Constant)
+        v for v in (*(v for node in graph.nodes for v in node.inputs), *graph.outputs) if isinstance(v, gs.Constant)
     ]
 
 

@@ -60,8 +60,7 @@ class _Cloner:
             declared_inputs=list(map(self.value, record.declared_inputs)),
             inputs=self.rekey(record.inputs),
             outputs=self.rekey(record.outputs),
-            value_info=self.rekey(record.value_info),
-            loose_value_info=list(record.loose_value_info),
+            value_info=[(None if v is None else self.value(v), proto) for v, proto in record.value_info],
             defaults=self.rekey(record.defaults),
         )
 

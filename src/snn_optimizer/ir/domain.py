@@ -34,7 +34,7 @@ class InputDomain:
             lower, upper = np.asarray(low, np.float64), np.asarray(high, np.float64)
             if np.isnan(lower).any() or np.isnan(upper).any() or (lower > upper).any():
                 place = f"of '{name}'" if name else "default"
-                raise InputError(f"input range {place} is {low}..{high}: the low end must not exceed the high end")
+                raise InputError(f"input range {place} is {lower}..{upper}: the low end must not exceed the high end")
 
     def interval(self, name: str) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the bounds of one input as float64 arrays."""

@@ -31,6 +31,8 @@ from snn_optimizer.ir.valueinfo import write_value_info
 
 __all__ = ["Exporter", "Payload", "Sink", "payload_size", "unowned_constants"]
 
+Declarations: TypeAlias = dict[int, list[ValueInfoProto]]
+
 Payload: TypeAlias = "Region | NDArray[Any]"
 """The bytes of ``raw_data``: a region of a file, or a little-endian contiguous array."""
 
@@ -122,11 +124,12 @@ class Exporter:
                 self._initializer(value, target)
             elif id(value) in inputs:
                 self._tensor(value.name, record.defaults[id(value)][1], None, target.initializer.add())
+        declared = record.declarations()
         for value in self._declared(graph, record, initializers if declare else []):
-            _write_info(value, record, record.inputs, target.input.add())
+            _declare(value, record.inputs.get(id(value)), declared, target.input.add())
         for value in graph.outputs:
-            _write_info(value, record, record.outputs, target.output.add())
-        self._value_info(graph, record, target)
+            _declare(value, record.outputs.get(id(value)), declared, target.output.add())
+        self._value_info(graph, record, declared, target)
         self._quantization(graph, record, target)
 
     def _declared(self, graph: Graph, record: GraphRecord, constants: list[Value]) -> list[Value]:
@@ -150,17 +153,19 @@ class Exporter:
         else:
             self._tensor(constant.name, held, self._sidecar.note(constant), target.initializer.add())
 
-    def _value_info(self, graph: Graph, record: GraphRecord, target: Any) -> None:
+    def _value_info(self, graph: Graph, record: GraphRecord, declared: Declarations, target: Any) -> None:
         produced = {id(value): value for node in graph.nodes for value in node.outputs if value.name}
         local = produced.keys() | {id(value) for value in (*graph.inputs, *record.initializers)}
-        for value, _ in record.value_info.values():
-            if id(value) in local:
-                _write_info(value, record, record.value_info, target.value_info.add())
-        target.value_info.extend(record.loose_value_info)
-        outputs = {id(value) for value in graph.outputs}
+        known = {id(value) for value in graph.outputs}
+        for value, origin in record.value_info:
+            if value is None:
+                target.value_info.add().CopyFrom(origin)
+            elif id(value) in local:
+                known.add(id(value))
+                _declare(value, (value, origin), declared, target.value_info.add())
         for key, value in produced.items():
-            if value.dtype is not None and key not in record.value_info and key not in outputs:
-                _write_info(value, record, {}, target.value_info.add())
+            if value.dtype is not None and key not in known:
+                _declare(value, None, declared, target.value_info.add())
 
     def _quantization(self, graph: Graph, record: GraphRecord, target: Any) -> None:
         """Drop annotations of tensors that are gone."""
@@ -190,9 +195,7 @@ class Exporter:
             self._tensor("", held, None, attribute.t)
         for one in function.nodes:
             self._node(one, target.node.add())
-        for value, _ in record.value_info.values():
-            _write_info(value, record, record.value_info, target.value_info.add())
-        target.value_info.extend(record.loose_value_info)
+        self._value_info(function, record, record.declarations(), target)
 
     # ------------------------------------------------------------------- nodes
 
@@ -229,9 +232,7 @@ class Exporter:
         for name, value in node.attrs.items():
             self._attribute(name, value, origins.get(name), target.attribute.add())
 
-    def _attribute(
-        self, name: str, value: Any, origin: AttributeProto | None, target: AttributeProto
-    ) -> None:
+    def _attribute(self, name: str, value: Any, origin: AttributeProto | None, target: AttributeProto) -> None:
         if isinstance(value, AttributeProto):
             target.CopyFrom(value)
             target.name = name
@@ -304,16 +305,13 @@ class Exporter:
         target.dims.extend(held.shape)
 
 
-def _write_info(
+def _declare(
     value: Value,
-    record: GraphRecord,
-    place: dict[int, tuple[Value, ValueInfoProto]],
+    origin: tuple[Value, ValueInfoProto] | None,
+    declared: Declarations,
     target: ValueInfoProto,
 ) -> None:
-    origin = place.get(id(value))
-    entries = (held.get(id(value)) for held in (record.inputs, record.outputs, record.value_info))
-    declared = [entry[1] for entry in entries if entry is not None]
-    write_value_info(value, None if origin is None else origin[1], declared, target)
+    write_value_info(value, None if origin is None else origin[1], declared.get(id(value), ()), target)
 
 
 def _is_variable(value: Value) -> bool:

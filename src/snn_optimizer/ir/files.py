@@ -167,7 +167,5 @@ class ExternalData:
         folder = os.path.realpath(self._folder)
         target = os.path.realpath(os.path.join(folder, location))  # noqa: PTH118 -- as the OS resolves it
         if os.path.commonpath([folder, target]) != folder:
-            raise ModelLoadError(
-                f"{where}: external location '{location}' is a link out of the model's folder"
-            )
+            raise ModelLoadError(f"{where}: external location '{location}' is a link out of the model's folder")
         return Path(target)

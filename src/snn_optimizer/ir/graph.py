@@ -52,6 +52,8 @@ class SNNGraph:
         given = list(layers or ())
         self.module = build_module(given)
         for layer, bound in zip(given, self._bindings(), strict=True):
+            if layer.firing_rates is not None:
+                self.firing_rates[layer.name] = layer.firing_rates
             layer.bind(bound)
 
     @classmethod
@@ -106,9 +108,7 @@ class SNNGraph:
                 continue
             if scope.owner is not None and scope.owner.op == "Scan":
                 carried = len(scope.owner.inputs) - int(scope.owner.attrs["num_scan_inputs"])
-                outer.update(
-                    {id(scope.graph.inputs[i]): v for i, v in enumerate(scope.owner.inputs) if i >= carried}
-                )
+                outer.update({id(scope.graph.inputs[i]): v for i, v in enumerate(scope.owner.inputs) if i >= carried})
             found.extend(n for n in scope.graph.nodes if ops.is_neuron(n.domain or "", n.op))
         return [self._binding(node, shapes, outer) for node in self._in_order(found)]
 
@@ -236,9 +236,7 @@ def _parameter_slots(node: Node) -> Sequence[int]:
             return range(1, 5)
         case "Add" | "Sub" | "Mul" | "Div":
             return [
-                i
-                for i, v in enumerate(node.inputs)
-                if is_constant(v) and np.prod(shape_of_constant(v) or (1,)) > 1
+                i for i, v in enumerate(node.inputs) if is_constant(v) and np.prod(shape_of_constant(v) or (1,)) > 1
             ]
         case _:
             return ()

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError
-from snn_optimizer.ir.types import Node, Use, array_of, is_constant, shape_of_constant
+from snn_optimizer.ir.types import Node, Use, array_of, dtype_of_constant, is_constant, shape_of_constant
 
 if TYPE_CHECKING:
     from snn_optimizer.ir.graph import SNNGraph
@@ -125,18 +125,12 @@ class LayerNode:
                 f"layer '{name}': weights have shape {self._weights.shape}, expected (n_neurons, n_inputs) = "
                 f"({n_neurons}, {n_inputs})"
             )
-        if self._weights.dtype not in (np.float32, np.float64, np.float16):
-            self._weights = self._weights.astype(np.float32)
-        elif self._weights.dtype == np.float64:
+        if self._weights.dtype not in {np.dtype(np.float32), np.dtype(np.float16)}:
             self._weights = self._weights.astype(np.float32)
         if neuron_type not in NEURON_TYPES:
-            raise InputError(
-                f"layer '{name}': unknown neuron type '{neuron_type}'; known: {', '.join(NEURON_TYPES)}"
-            )
+            raise InputError(f"layer '{name}': unknown neuron type '{neuron_type}'; known: {', '.join(NEURON_TYPES)}")
         self._neuron_type = neuron_type
-        self._rates = (
-            None if firing_rates is None else _per_neuron(name, "firing_rates", firing_rates, n_neurons)
-        )
+        self._rates = None if firing_rates is None else _per_neuron(name, "firing_rates", firing_rates, n_neurons)
         self._parameters: dict[str, npt.NDArray[Any]] = {
             "bias": np.zeros(0) if bias is None else _per_neuron(name, "bias", bias, n_neurons),
         }
@@ -157,14 +151,12 @@ class LayerNode:
     def view(cls, binding: LayerBinding) -> LayerNode:
         """Return the layer of a graph."""
         layer = cls.__new__(cls)
-        layer._binding = binding
+        layer.bind(binding)
         return layer
 
     def bind(self, binding: LayerBinding) -> None:
-        """Turn a description into a view of the graph built from it."""
+        """Turn this layer into a view of a graph."""
         self._binding = binding
-        if self._rates is not None:
-            binding.graph.firing_rates[binding.neuron.name] = self._rates
 
     # -- what it is ------------------------------------------------------------------------
 
@@ -259,7 +251,8 @@ class LayerNode:
         old = self._binding.neuron.inputs[slot]
         if not is_constant(old):
             raise InputError(f"layer '{self.name}': '{name}' is computed at run time and cannot be assigned")
-        self._binding.graph.edit(Use(self._binding.neuron, slot), np.asarray(values, array_of(old).dtype))  # type: ignore[union-attr]  # constant
+        array = np.asarray(values, dtype_of_constant(old))
+        self._binding.graph.edit(Use(self._binding.neuron, slot), array)
 
     @property
     def threshold(self) -> npt.NDArray[Any] | None:
@@ -312,9 +305,9 @@ def _per_neuron(layer: str, what: str, values: npt.ArrayLike, neurons: int) -> n
 
 
 PASSING = frozenset(
-    {"Add", "Reshape", "Flatten", "Identity", "Squeeze", "Unsqueeze", "Transpose", "BatchNormalization", "Dropout", "Cast",
-     "Mul", "AveragePool", "MaxPool", "Sub", "Div"}
-)  # fmt: skip
+    "Add AveragePool BatchNormalization Cast Div Dropout Flatten Identity MaxPool Mul Reshape Squeeze Sub "
+    "Transpose Unsqueeze".split()
+)
 
 
 def find_projections(neuron: Node, outer_of: Callable[[int], Any]) -> tuple[Projection, ...]:

@@ -251,11 +251,7 @@ class _Importer:
 
     def value_info(self, proto: Any, record: GraphRecord, scope: _Scope) -> None:
         for entry in proto.value_info:
-            value = scope.values.get(entry.name)
-            if value is None or id(value) in record.value_info:
-                record.loose_value_info.append(entry)
-            else:
-                record.value_info[id(value)] = (value, entry)
+            record.value_info.append((scope.values.get(entry.name), entry))
 
     def constant(self, name: str, held: LazyTensor | SparseTensor) -> Value:
         value = new_constant(name, held)

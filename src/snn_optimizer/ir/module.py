@@ -119,9 +119,7 @@ class Module:
             Let constants share their arrays, which nobody writes to in place; False
             gives each constant an array of its own.
         """
-        graph, functions, sidecar = clone_model(
-            self.graph, self.functions, self.sidecar, share_weights=share_weights
-        )
+        graph, functions, sidecar = clone_model(self.graph, self.functions, self.sidecar, share_weights=share_weights)
         twin = type(self)(Loaded(graph, functions, sidecar, self.path, external=self._external))
         twin.opset_imports = dict(self.opset_imports)
         twin.metadata = dict(self.metadata)

@@ -151,9 +151,7 @@ def is_sorted(graph: Graph) -> bool:
     """Tell whether every node comes after what it reads."""
     producers = _producer_indices(graph.nodes)
     return all(
-        producers.get(id(value), -1) < index
-        for index, node in enumerate(graph.nodes)
-        for value in reads_of(node)
+        producers.get(id(value), -1) < index for index, node in enumerate(graph.nodes) for value in reads_of(node)
     )
 
 

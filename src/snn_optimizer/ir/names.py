@@ -36,7 +36,7 @@ class Names:
             record = module.sidecar.record(graph)
             for values in (graph.inputs, graph.outputs, record.initializers, record.declared_inputs):
                 taken.update(value.name for value in values)
-            taken.update(entry.name for entry in record.loose_value_info)
+            taken.update(entry.name for _, entry in record.value_info)
             for node in graph.nodes:
                 taken.update(value.name for value in node.inputs)
                 taken.update(value.name for value in node.outputs)

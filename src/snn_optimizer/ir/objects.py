@@ -89,9 +89,7 @@ def new_constant(name: str, held: NDArray[Any] | HeldTensor) -> Value:
     return cast("Value", value)
 
 
-def new_node(
-    key: OpKey, name: str, attrs: dict[str, Any], inputs: Sequence[Value], outputs: Sequence[Value]
-) -> Node:
+def new_node(key: OpKey, name: str, attrs: dict[str, Any], inputs: Sequence[Value], outputs: Sequence[Value]) -> Node:
     """Return a node linked to its inputs and outputs; it is in no graph yet."""
     node = gs.Node.__new__(gs.Node)
     node.__dict__.update(

@@ -92,7 +92,7 @@ class Rewriter:
         self._outputs = None
         return graph
 
-    def add(  # noqa: PLR0917 -- operator, inputs, outputs and attributes read best in order
+    def add(
         self,
         graph: Graph,
         op: str,
@@ -305,12 +305,7 @@ class Rewriter:
         slots = {(id(use.node), use.slot) for use in uses}
         same = all(use.node.inputs[use.slot] is old for use in uses)
         self.changes += 1
-        if (
-            same
-            and isinstance(old, gs.Constant)
-            and len(slots) == len(old.outputs)
-            and not self._is_output(old)
-        ):
+        if same and isinstance(old, gs.Constant) and len(slots) == len(old.outputs) and not self._is_output(old):
             old.values = np.asarray(array)
             return cast("Value", old)
         new = self.constant(old.name, array)

@@ -34,9 +34,9 @@ class GraphRecord:
     declared_inputs : list of Value
         The inputs of the file, constants among them (before IR version 4 every
         initializer is declared as an input).
-    inputs, outputs, value_info : dict from id to (Value, ValueInfoProto)
-    loose_value_info : list of ValueInfoProto
-        Declared types of names that nothing has.
+    inputs, outputs : dict from id to (Value, ValueInfoProto)
+    value_info : list of (Value or None, ValueInfoProto)
+        In file order; None for names that nothing has.
     defaults : dict from id to (Value, LazyTensor)
         Initial values of inputs that the caller may override.
     quantized : frozenset of str
@@ -48,10 +48,17 @@ class GraphRecord:
     declared_inputs: list[Value] = field(default_factory=list)
     inputs: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
     outputs: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
-    value_info: dict[int, tuple[Value, ValueInfoProto]] = field(default_factory=dict)
-    loose_value_info: list[ValueInfoProto] = field(default_factory=list)
+    value_info: list[tuple[Value | None, ValueInfoProto]] = field(default_factory=list)
     defaults: dict[int, tuple[Value, LazyTensor]] = field(default_factory=dict)
     quantized: frozenset[str] = frozenset()
+
+    def declarations(self) -> dict[int, list[ValueInfoProto]]:
+        """Return by id all that the file says of each value here, most binding first."""
+        found: dict[int, list[ValueInfoProto]] = {}
+        for value, proto in (*self.inputs.values(), *self.outputs.values(), *self.value_info):
+            if value is not None:
+                found.setdefault(id(value), []).append(proto)
+        return found
 
 
 class Sidecar:
@@ -110,10 +117,7 @@ class Sidecar:
             origin = self.origin(node)
             if origin is not None and (origin.doc_string or origin.metadata_props):
                 self.set_origin(node, _stripped(origin))
-        record.value_info = {
-            key: (value, _stripped(proto)) for key, (value, proto) in record.value_info.items()
-        }
-        record.loose_value_info = [_stripped(proto) for proto in record.loose_value_info]
+        record.value_info = [(value, _stripped(proto)) for value, proto in record.value_info]
 
 
 def _stripped(proto: Any) -> Any:

@@ -186,9 +186,7 @@ class LazyTensor(HeldTensor):
         needed = -(-count * bits // 8) if bits in (2, 4) else count * factor
         found = len(getattr(self.meta, field))
         if found != needed:
-            raise ModelLoadError(
-                f"{label}: holds {found} values, the shape {list(self.shape)} needs {needed}"
-            )
+            raise ModelLoadError(f"{label}: holds {found} values, the shape {list(self.shape)} needs {needed}")
 
     @property
     def tensor(self) -> TensorProto:
@@ -241,13 +239,27 @@ class SparseTensor(HeldTensor):
             )
         if indices.dtype != np.int64:
             raise ModelLoadError(f"{label}: sparse indices are {indices.dtype}, not int64")
+        self._label = label
+        places = indices.load()
+        ends = math.prod(dims) if places.ndim == 1 else np.array(dims)
+        if np.any(places < 0) or np.any(places >= ends):
+            raise ModelLoadError(f"{label}: a sparse index lies outside the shape {list(dims)}")
 
     def load(self) -> NDArray[Any]:
-        """Return the values as a dense array, built anew at each call."""
-        dense: NDArray[Any] = np.zeros(self.shape, dtype=self.dtype)
-        indices = self.indices.load()
-        if indices.ndim == 1:
-            dense.reshape(-1)[indices] = self.values.load()
+        """Return the values as a dense array, built anew at each call.
+
+        Raises
+        ------
+        UnsupportedModelError
+            If the dense array would not fit into memory.
+        """
+        try:
+            dense: NDArray[Any] = np.zeros(self.shape, dtype=self.dtype)
+        except (MemoryError, ValueError) as error:
+            raise UnsupportedModelError(f"{self._label}: {list(self.shape)} is too large when dense") from error
+        places = self.indices.load()
+        if places.ndim == 1:
+            dense.reshape(-1)[places] = self.values.load()
         else:
-            dense[tuple(indices.T)] = self.values.load()
+            dense[tuple(places.T)] = self.values.load()
         return dense

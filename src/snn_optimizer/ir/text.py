@@ -21,9 +21,7 @@ def print_graph(graph: SNNGraph) -> str:
     layers = graph.layers
     width = max((len(layer.name) for layer in layers), default=0)
     for layer in layers:
-        lines.append(
-            f"  {layer.name:<{width}}  {layer.neuron_type} {layer.n_neurons:,} neurons  {equation(layer)}"
-        )
+        lines.append(f"  {layer.name:<{width}}  {layer.neuron_type} {layer.n_neurons:,} neurons  {equation(layer)}")
         for projection in layer.projections:
             shape = "x".join(str(n) for n in projection.shape)
             bias = " + bias" if projection.bias is not None else ""
@@ -59,9 +57,7 @@ def equation(layer: LayerNode) -> str:
     compare = ">" if variant.fire == "gt" else ">="
     parts.append(f"fire u {compare} {_value(layer, 'v_threshold')}")
     if variant.max_spikes != 1:
-        parts.append(
-            "any number of spikes" if variant.max_spikes == 0 else f"up to {variant.max_spikes} spikes"
-        )
+        parts.append("any number of spikes" if variant.max_spikes == 0 else f"up to {variant.max_spikes} spikes")
     reset = {"subtract": "subtract", "none": "no reset", "to-value": f"reset to {_value(layer, 'v_reset')}"}[
         variant.reset
     ]

@@ -29,6 +29,7 @@ __all__ = [
     "Value",
     "array_of",
     "bodies_of",
+    "bytes_of_constant",
     "captures_of",
     "describe",
     "dtype_of_constant",
@@ -187,6 +188,12 @@ def dtype_of_constant(value: Value) -> np.dtype[Any] | None:
     """Return the type of a constant without loading it; None when not a constant."""
     held = _held(value)
     return None if held is None else cast("np.dtype[Any]", held.dtype)
+
+
+def bytes_of_constant(value: Value) -> int:
+    """Return the bytes a constant takes in a file without loading it; 0 when not a constant."""
+    held = _held(value)
+    return 0 if held is None else int(getattr(held, "stored_bytes", held.nbytes))
 
 
 def bodies_of(node: Node) -> list[tuple[str, Graph]]:

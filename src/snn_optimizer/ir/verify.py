@@ -74,9 +74,7 @@ class _Checker:
             return True
         return known is value
 
-    def node(
-        self, node: Node, local: dict[str, Value], outer: tuple[dict[str, Value], ...], scope: Scope
-    ) -> None:
+    def node(self, node: Node, local: dict[str, Value], outer: tuple[dict[str, Value], ...], scope: Scope) -> None:
         if id(node) in self.nodes:
             raise IRVerificationError(f"{scope.path}: node {describe(node)} is in two places")
         self.nodes.add(id(node))
@@ -106,9 +104,7 @@ class _Checker:
         if key not in self.functions and key in self.required:
             raise IRVerificationError(f"{scope.path}: node {describe(node)} calls a function that is gone")
         if node.domain == OPERATOR_DOMAIN and key not in self.functions | self.module.bodiless:
-            raise IRVerificationError(
-                f"{scope.path}: node {describe(node)} calls '{node.op}', which has no function"
-            )
+            raise IRVerificationError(f"{scope.path}: node {describe(node)} calls '{node.op}', which has no function")
 
     def links(self) -> None:
         for key, value in self.values.items():

@@ -211,9 +211,7 @@ def _inputs(operator: str, form: str) -> tuple[Parameter, ...]:
         else Parameter("x", "signal", "[B, N...]", "current of this step")
     )
     states = tuple(
-        Parameter(
-            f"{state}0", "state", "broadcasts into [B, N...]", f"{_STATES[state]}, before the first step"
-        )
+        Parameter(f"{state}0", "state", "broadcasts into [B, N...]", f"{_STATES[state]}, before the first step")
         if sequence
         else Parameter(state, "state", "[B, N...]", f"{_STATES[state]}, before this step")
         for state in _state_names(operator)

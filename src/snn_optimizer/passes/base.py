@@ -137,7 +137,9 @@ class Pass(ABC):
         return (cls.__doc__ or "").strip().splitlines()[0]
 
 
-def rates_by_unit(rates: Mapping[str, npt.NDArray[np.float64]], name: str, units: int) -> npt.NDArray[np.float64] | None:
+def rates_by_unit(
+    rates: Mapping[str, npt.NDArray[np.float64]], name: str, units: int
+) -> npt.NDArray[np.float64] | None:
     """Return the highest measured rate among the neurons of each unit, ``None`` when unknown."""
     found = rates.get(name)
     if found is None or found.size == 0 or found.size % units:

@@ -11,7 +11,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import MISSING, Field, fields, is_dataclass
+from dataclasses import MISSING, Field, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
@@ -54,19 +54,13 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "canonicalize": "snn_optimizer.passes.cleanup.canonicalize:Canonicalize",
         "common-subexpressions": "snn_optimizer.passes.cleanup.common_subexpressions:CommonSubexpressions",
-        "constant-neuron-folding": (
-            "snn_optimizer.passes.structure.constant_neuron_folding:ConstantNeuronFolding"
-        ),
+        "constant-neuron-folding": ("snn_optimizer.passes.structure.constant_neuron_folding:ConstantNeuronFolding"),
         "dead-code": "snn_optimizer.passes.cleanup.dead_code:DeadCode",
-        "dead-neuron-elimination": (
-            "snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination"
-        ),
+        "dead-neuron-elimination": ("snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination"),
         "fold-constants": "snn_optimizer.passes.cleanup.fold_constants:FoldConstants",
         "layer-fusion": "snn_optimizer.passes.structure.layer_fusion:LayerFusion",
         "prune": "snn_optimizer.passes.weights.prune:Prune",
-        "redundancy-elimination": (
-            "snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination"
-        ),
+        "redundancy-elimination": ("snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination"),
         "redundant-connection-removal": (
             "snn_optimizer.passes.structure.redundant_connection_removal:RedundantConnectionRemoval"
         ),
@@ -166,8 +160,8 @@ def load(name: str) -> type[Pass]:
         found = point.load()
     except Exception as error:
         raise InputError(f"{blame} cannot be imported: {type(error).__name__}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Pass) and is_dataclass(found)):
-        raise InputError(f"{blame} is not a dataclass derived from Pass")
+    if not (isinstance(found, type) and issubclass(found, Pass)) or inspect.isabstract(found):
+        raise InputError(f"{blame} is not a class derived from Pass that implements run()")
     if getattr(found, "name", None) != canonical:
         raise InputError(f"{blame} calls itself '{getattr(found, 'name', '')}'; the two names must agree")
     return found
@@ -199,8 +193,7 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Pass:
         if field is None:
             near = _hint(_kebab(written), known)
             raise PassOptionError(
-                f"pass '{cls.name}' has no option '{written}' (given {_shown(value)}){near}; "
-                f"{_listing(known)}"
+                f"pass '{cls.name}' has no option '{written}' (given {_shown(value)}); {_listing(known)}{near}"
             )
         if field.name in chosen:
             raise PassOptionError(f"pass '{cls.name}': option '{_kebab(written)}' is given twice")
@@ -211,7 +204,7 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Pass:
             near = _hint(value, _choices(hint))
             raise PassOptionError(
                 f"pass '{cls.name}': option '{_kebab(written)}' takes {_type_text(hint)}, "
-                f"not {_shown(value)}{near}; {_listing(known)}"
+                f"not {_shown(value)}; {_listing(known)}{near}"
             ) from None
     for option, field in known.items():
         if field.name not in chosen and _default(field) is MISSING:
@@ -266,8 +259,7 @@ def _table() -> Mapping[str, metadata.EntryPoint]:
         name = _kebab(point.name)
         if not _NAME.fullmatch(name):
             raise InputError(
-                f"the distribution '{_owner(point)}' registers a pass '{point.name}'; "
-                "write its name like 'my-pass'"
+                f"the distribution '{_owner(point)}' registers a pass '{point.name}'; write its name like 'my-pass'"
             )
         other = table.get(ALIASES.get(name, name))
         if other is not None:

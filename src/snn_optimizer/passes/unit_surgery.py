@@ -126,7 +126,10 @@ class Surgeon:
         if (present and old is None) or scale == 0:
             self._add_behind(contraction, delta, dtype)
         elif old is not None:
-            full = np.broadcast_to(old.reshape(-1) if old.ndim < 2 else old, (*old.shape[:-1], len(delta)) if old.ndim else (len(delta),))
+            full = np.broadcast_to(
+                old.reshape(-1) if old.ndim < 2 else old,
+                (*old.shape[:-1], len(delta)) if old.ndim else (len(delta),),
+            )
             value = (full.astype(np.float64) + delta / scale).astype(old.dtype)
             self.rewriter.edit_constant([Use(node, slot)], value)
             if old.size == 1 and len(delta) > 1:
@@ -151,7 +154,11 @@ class Surgeon:
         fresh = self.rewriter.value(f"{result.name}.biased", result.dtype, result.shape)
         self.rewriter.replace_uses(result, fresh)
         add = self.rewriter.add(
-            self._graph_of(contraction.node), "Add", [result, constant], [fresh], name_hint=f"{contraction.node.name}.add_bias"
+            self._graph_of(contraction.node),
+            "Add",
+            [result, constant],
+            [fresh],
+            name_hint=f"{contraction.node.name}.add_bias",
         )
         self.extra_sites.append(Site(Use(add, 1), 0, contraction.labels_out, Role.BIAS))
 

@@ -49,7 +49,7 @@ class Instrument:
     """Observer of a run; printing and timing are instruments."""
 
     def after_pass(self, result: PassResult, graph: SNNGraph) -> None:
-        """Called after every pass, whatever it did."""
+        """Look at the graph after a pass, whatever it did."""
 
 
 @dataclass
@@ -159,9 +159,7 @@ class PassManager:
             raise
         except Exception as error:
             before = ", ".join(r.name for r in self.results if r.status is PassStatus.KEPT) or "nothing"
-            raise PassError(
-                f"pass '{one.name}' raised {type(error).__name__}: {error} (after {before})"
-            ) from error
+            raise PassError(f"pass '{one.name}' raised {type(error).__name__}: {error} (after {before})") from error
         finally:
             result.seconds = time.perf_counter() - start
 
@@ -203,7 +201,7 @@ def _create(elements: Sequence[object]) -> dict[int, Pass]:
             if element.name != "fixpoint":
                 raise InputError(f"unknown group '{element.name}'; known: fixpoint")
             if unknown := set(dict(element.options)) - {"max"}:
-                raise InputError(f"group 'fixpoint' has no option '{sorted(unknown)[0]}'; known: max")
+                raise InputError(f"group 'fixpoint' has no option '{min(unknown)}'; known: max")
             found.update(_create(element.body))
         elif isinstance(element, PresetSpec):  # pragma: no cover - expand() has removed them
             raise PassError(f"preset '@{element.name}' was not expanded")

@@ -243,9 +243,7 @@ class _Parser:
             return word
         if _LIKE_SIZE.fullmatch(word):
             raise self.error("a size is a whole number of KiB, MiB or GiB, as in 4KiB", start, end)
-        raise self.error(
-            f"'{_printable(word)}' is no number and no word; as text it is {quoted(word)}", start, end
-        )
+        raise self.error(f"'{_printable(word)}' is no number and no word; as text it is {quoted(word)}", start, end)
 
     def bounded(self, digits: str, factor: int, start: int, end: int) -> int:
         # The length first: int() refuses thousands of digits with an error of its own.
@@ -279,6 +277,4 @@ class _Parser:
         if single is None and (code := int(short or long, 16)) <= 0x10FFFF:
             return chr(code), found.end()
         known = ", ".join([*("\\" + c for c in _ESCAPES), "\\uXXXX", "\\UXXXXXXXX"])
-        raise self.error(
-            f"'{_printable(found.group())}' is not an escape; there are {known}", start, found.end()
-        )
+        raise self.error(f"'{_printable(found.group())}' is not an escape; there are {known}", start, found.end())

@@ -61,6 +61,8 @@ class OptimizationReport:
     evidence : Evidence
     accuracy_before, accuracy_after : float or None
         On the labelled data given for testing (else for calibration).
+    outputs_changed, decisions_changed : float or None
+        Fractions of spikes and of decisions that changed on the same data.
     warnings : list of str
     """
 
@@ -74,6 +76,8 @@ class OptimizationReport:
     accuracy_before: float | None = None
     accuracy_after: float | None = None
     accuracy_samples: int = 0
+    outputs_changed: float | None = None
+    decisions_changed: float | None = None
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
 
@@ -112,12 +116,20 @@ class OptimizationReport:
     def summary(self) -> str:
         """Return the report as a few lines of plain text."""
         lines = [f"{self.model or 'model'}: {self.pipeline}".rstrip(": ")]
-        for label, name in (("neurons", "neurons"), ("parameters", "params"), ("non-zero", "nonzero_params"), ("nodes", "nodes"), ("bytes", "bytes")):
+        for label, name in (
+            ("neurons", "neurons"),
+            ("parameters", "params"),
+            ("non-zero", "nonzero_params"),
+            ("nodes", "nodes"),
+            ("bytes", "bytes"),
+        ):
             old, new = getattr(self.before, name), getattr(self.after, name)
             lines.append(f"  {label:<11}{old:>12,} -> {new:>12,}  {_change(old, new)}")
-        for result in self.pass_results:
-            if result.status is not PassStatus.UNCHANGED:
-                lines.append(f"  {result.name:<29} {describe_result(result)}")
+        lines += [
+            f"  {result.name:<29} {describe_result(result)}"
+            for result in self.pass_results
+            if result.status is not PassStatus.UNCHANGED
+        ]
         lines.append(f"  compression {self.compression_ratio:.2f}x, exactness {self.exactness}")
         if self.evidence.verdict:
             lines.append(f"  {describe_evidence(self.evidence)}")
@@ -140,6 +152,8 @@ class OptimizationReport:
             "accuracy_before": self.accuracy_before,
             "accuracy_after": self.accuracy_after,
             "accuracy_samples": self.accuracy_samples,
+            "outputs_changed": self.outputs_changed,
+            "decisions_changed": self.decisions_changed,
             "seconds": self.seconds,
             "warnings": list(self.warnings),
             "passes": [result.to_json() for result in self.pass_results],
@@ -148,7 +162,12 @@ class OptimizationReport:
     def to_markdown(self) -> str:
         """Return the report as GitHub-flavoured Markdown."""
         rows = ["| | before | after | change |", "|---|---:|---:|---:|"]
-        for label, name in (("neurons", "neurons"), ("parameters", "params"), ("nodes", "nodes"), ("bytes", "bytes")):
+        for label, name in (
+            ("neurons", "neurons"),
+            ("parameters", "params"),
+            ("nodes", "nodes"),
+            ("bytes", "bytes"),
+        ):
             old, new = getattr(self.before, name), getattr(self.after, name)
             rows.append(f"| {label} | {old:,} | {new:,} | {_change(old, new)} |")
         if self.accuracy_before is not None and self.accuracy_after is not None:
@@ -164,7 +183,9 @@ class OptimizationReport:
 
     def dumps(self, suffix: str) -> str:
         """Return the text of a report file of the given suffix (``.json`` or ``.md``)."""
-        return self.to_markdown() if suffix == ".md" else json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        return (
+            self.to_markdown() if suffix == ".md" else json.dumps(self.to_json(), indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 def describe_result(result: PassResult) -> str:
@@ -196,7 +217,7 @@ def describe_evidence(evidence: Evidence) -> str:
     )
     if evidence.near_ties:
         text += f"; {evidence.near_ties} generated samples within rounding of a threshold"
-    return f"{text}; {evidence.reason}" if evidence.reason else text
+    return text if evidence.verdict == "EQUIVALENT" or not evidence.reason else f"{text}; {evidence.reason}"
 
 
 def _change(old: int, new: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Comparison", "Difference", "Level", "compare_outputs", "is_spike_valued"]
+__all__ = ["Axes", "Comparison", "Difference", "Level", "compare_outputs", "is_spike_valued"]
 
 Array = npt.NDArray[Any]
 Axes = tuple[int | None, int | None]
@@ -49,9 +49,7 @@ class Difference:
 
     def __str__(self) -> str:
         place = "".join(
-            f", {name} {value}"
-            for name, value in (("step", self.step), ("sample", self.sample))
-            if value is not None
+            f", {name} {value}" for name, value in (("step", self.step), ("sample", self.sample)) if value is not None
         )
         element = f", element {list(self.index)}" if self.index else ""
         return f"output '{self.output}'{place}{element}: {self.before} became {self.after}"
@@ -134,6 +132,8 @@ def compare_outputs(
     scales: Mapping[str, float] | None = None,
     tolerance: float = 1e-4,
     first_sample: int = 0,
+    spike_outputs: Collection[str] | None = None,
+    ignored: Collection[int | None] = (),
 ) -> Comparison:
     """Compare two runs on the same feeds.
 
@@ -152,12 +152,18 @@ def compare_outputs(
         Largest difference of floats that are not spikes, relative to the scale.
     first_sample : int
         Number of the first sample of the run, for the places in the result.
+    spike_outputs : collection of str, optional
+        Outputs that may count as spike-valued; all by default. Silent potentials look like spikes.
+    ignored : collection of int or None
+        Samples whose differences do not count, by the numbers of the result.
     """
     total = Comparison()
     for name, old in before.items():
         scale = (scales or {}).get(name)
         allowed = tolerance * (_magnitude(old) if scale is None else scale)
-        total += _compared(name, old, after[name], _Rule(level, allowed, axes[name], first_sample))
+        may_spike = spike_outputs is None or name in spike_outputs
+        rule = _Rule(level, allowed, axes[name], first_sample, may_spike, frozenset(ignored))
+        total += _compared(name, old, after[name], rule)
     return total
 
 
@@ -169,6 +175,19 @@ class _Rule:
     allowed: float
     axes: Axes
     first_sample: int
+    may_spike: bool
+    ignored: frozenset[int | None]
+
+    def counted(self, differs: Array) -> Array:
+        """Return the differences that are not to be ignored."""
+        _, batch = self.axes
+        if not self.ignored:
+            return differs
+        if batch is None:
+            return np.zeros_like(differs) if None in self.ignored else differs
+        numbers = self.first_sample + np.arange(differs.shape[batch])
+        kept = np.array([int(number) not in self.ignored for number in numbers], np.bool_)
+        return np.asarray(differs & kept.reshape([-1 if axis == batch else 1 for axis in range(differs.ndim)]))
 
 
 def _compared(name: str, old: Array, new: Array, rule: _Rule) -> Comparison:
@@ -182,7 +201,7 @@ def _compared(name: str, old: Array, new: Array, rule: _Rule) -> Comparison:
             first=difference,
             first_steps={None: None},
         )
-    spikes = is_spike_valued(old) and is_spike_valued(new)
+    spikes = rule.may_spike and is_spike_valued(old) and is_spike_valued(new)
     bits = _bits_differ(old, new)
     if rule.level is Level.BITWISE:
         differs = bits
@@ -190,6 +209,7 @@ def _compared(name: str, old: Array, new: Array, rule: _Rule) -> Comparison:
         differs = np.asarray(old != new)
     else:
         differs = _beyond(old, new, rule.allowed)
+    differs = rule.counted(differs)
     differing = int(np.count_nonzero(differs))
     return Comparison(
         values_compared=old.size,

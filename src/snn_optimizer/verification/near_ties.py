@@ -110,9 +110,7 @@ def _is_explained(
 ) -> bool:
     """Look at the first spikes that changed inside: the earliest step, there the first population."""
     end = None if step is None else step + 1
-    changed = [
-        (old.spikes != new.spikes)[:end, samples] for old, new in zip(before, after, strict=True)
-    ]
+    changed = [(old.spikes != new.spikes)[:end, samples] for old, new in zip(before, after, strict=True)]
     steps = [int(each.reshape(len(each), -1).any(axis=1).argmax()) if each.any() else None for each in changed]
     known = [each for each in steps if each is not None]
     if not known:

@@ -94,15 +94,11 @@ class _Search:
         first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
         self.axes: Mapping[str, int | None] = first.batch_axes
         self.fixed_batch = first.fixed_batch
-        joined = {
-            name: _joined([stimulus.feeds[name] for stimulus in base], axis) for name, axis in self.axes.items()
-        }
+        joined = {name: _joined([stimulus.feeds[name] for stimulus in base], axis) for name, axis in self.axes.items()}
         self.low = {name: self._extreme(name, np.minimum, array) for name, array in joined.items()}
         self.high = {name: self._extreme(name, np.maximum, array) for name, array in joined.items()}
         self.free = [
-            name
-            for name, axis in self.axes.items()
-            if axis is not None and (self.low[name] != self.high[name]).any()
+            name for name, axis in self.axes.items() if axis is not None and (self.low[name] != self.high[name]).any()
         ]
         self.batch = bounded_batch(observer, first, _POOL)
         self.pool = self._scored(joined)
@@ -114,7 +110,7 @@ class _Search:
         return np.asarray(reduce.reduce(array, axis=tuple(over), keepdims=True)) if over else array
 
     def _dataset(self, feeds: Mapping[str, Array]) -> Dataset:
-        """Samples to run; the last one repeated until the model's own batch is full."""
+        """Return samples to run, the last one repeated until the model's own batch is full."""
         data = Dataset(feeds, None, self.axes, self.fixed_batch)
         missing = -data.samples % (self.fixed_batch or 1)
         if not missing:

@@ -226,9 +226,7 @@ def _bursts(signal: _Signal, generator: np.random.Generator) -> Array:
         steps = signal.shape[signal.time]
         start = generator.integers(steps, size=signal.shape_with(time=1, others=1))
         length = generator.integers(1, max(2, steps // 2), size=start.shape)
-        clock = np.arange(steps).reshape(
-            [-1 if axis == signal.time else 1 for axis in range(len(signal.shape))]
-        )
+        clock = np.arange(steps).reshape([-1 if axis == signal.time else 1 for axis in range(len(signal.shape))])
         chosen &= (clock >= start) & (clock < start + length)
     return signal.levels(chosen)
 

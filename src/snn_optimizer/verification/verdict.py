@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -62,7 +62,7 @@ class Equivalence:
     ----------
     verdict : Verdict
     reason : str
-        One sentence.
+        One sentence; empty for ``EQUIVALENT``, which the counts support.
     level : Level
         What the models were held to.
     cases : tuple of CaseResult
@@ -88,13 +88,40 @@ class Equivalence:
     skipped: tuple[str, ...] = ()
     counterexample: Mapping[str, Array] | None = field(default=None, repr=False)
 
+    def concluded(self, verdict: Verdict, reason: str) -> Equivalence:
+        """Return the same findings under a verdict; only a difference keeps its counterexample."""
+        kept = self.counterexample if verdict is Verdict.DIFFERENT else None
+        return replace(self, verdict=verdict, reason=reason, counterexample=kept)
+
     @property
-    def totals(self) -> Comparison:
-        """The counts of all cases together; ``first`` and ``first_steps`` are per case only."""
-        total = Comparison()
-        for case in self.cases:
-            total += case.comparison
-        return total
+    def values_compared(self) -> int:
+        """Number of elements of outputs compared."""
+        return sum(case.comparison.values_compared for case in self.cases)
+
+    @property
+    def differing(self) -> int:
+        """Number of elements that differ, near ties included."""
+        return sum(case.comparison.differing for case in self.cases)
+
+    @property
+    def spikes_compared(self) -> int:
+        """Number of elements of spike-valued outputs compared."""
+        return sum(case.comparison.spikes_compared for case in self.cases)
+
+    @property
+    def spikes_differing(self) -> int:
+        """Number of elements of spike-valued outputs that differ, near ties included."""
+        return sum(case.comparison.spikes_differing for case in self.cases)
+
+    @property
+    def spikes_seen(self) -> int:
+        """Spikes the original put out."""
+        return sum(case.comparison.spikes_seen for case in self.cases)
+
+    @property
+    def max_abs_difference(self) -> float:
+        """Largest difference of any value."""
+        return max((case.comparison.max_abs_difference for case in self.cases), default=0.0)
 
     @property
     def samples(self) -> int:
@@ -116,8 +143,7 @@ class Equivalence:
     @property
     def spike_change(self) -> float:
         """Fraction of the spike-valued elements that differ."""
-        total = self.totals
-        return total.spikes_differing / total.spikes_compared if total.spikes_compared else 0.0
+        return self.spikes_differing / self.spikes_compared if self.spikes_compared else 0.0
 
     def save_counterexample(self, path: str | os.PathLike[str]) -> None:
         """Write the differing sample as an ``.npz`` file, in the form of calibration data.
@@ -135,18 +161,17 @@ class Equivalence:
 
     def to_json(self) -> dict[str, object]:
         """Return the numbers in JSON types."""
-        total = self.totals
         return {
             "verdict": str(self.verdict),
             "reason": self.reason,
             "exactness": str(self.level),
             "samples": self.samples,
-            "values_compared": total.values_compared,
-            "spikes_compared": total.spikes_compared,
-            "spikes_seen": total.spikes_seen,
-            "differing": total.differing,
-            "spikes_differing": total.spikes_differing,
-            "max_abs_difference": total.max_abs_difference if np.isfinite(total.max_abs_difference) else None,
+            "values_compared": self.values_compared,
+            "spikes_compared": self.spikes_compared,
+            "spikes_seen": self.spikes_seen,
+            "differing": self.differing,
+            "spikes_differing": self.spikes_differing,
+            "max_abs_difference": self.max_abs_difference if np.isfinite(self.max_abs_difference) else None,
             "near_ties": self.near_ties,
             "hidden_coverage": self.hidden_coverage,
             "silent_populations": list(self.silent),

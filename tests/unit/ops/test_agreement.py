@@ -109,9 +109,7 @@ def build(variant: NeuronVariant, places: tuple[Place, ...], dtype: np.dtype) ->
     )
 
 
-def shape_of(
-    role: str, name: str, place: Place, steps: int | str, batch: int | str
-) -> tuple[int | str, ...] | None:
+def shape_of(role: str, name: str, place: Place, steps: int | str, batch: int | str) -> tuple[int | str, ...] | None:
     if role == "signal":
         return (*((steps,) if name == "X" else ()), batch, *place.trailing)
     shape = place.states if role == "state" else place.parameters
@@ -140,9 +138,7 @@ def loop_node(variant: NeuronVariant, operands: list[str], results: list[str]) -
         [helper.make_empty_tensor_value_info(f"{prefix}_{name}") for name in (*advanced, signal)],
     )
     initial = operands[1 : 1 + len(states)]
-    return helper.make_node(
-        "Scan", [*initial, operands[0]], [*results[1:], results[0]], body=body, num_scan_inputs=1
-    )
+    return helper.make_node("Scan", [*initial, operands[0]], [*results[1:], results[0]], body=body, num_scan_inputs=1)
 
 
 HOSTILE = {
@@ -176,9 +172,7 @@ def parameters_for(variant: NeuronVariant, place: Place, kind: str, rng: np.rand
     return drawn
 
 
-def land_on_threshold(
-    variant: NeuronVariant, states: list, parameters: list, target: np.ndarray
-) -> np.ndarray:
+def land_on_threshold(variant: NeuronVariant, states: list, parameters: list, target: np.ndarray) -> np.ndarray:
     """Return currents (1, N...) that bring the potential as near to the target as floats allow."""
     base, unit = membrane(
         variant, [np.stack([np.zeros_like(target), np.ones_like(target)])[None], *states, *parameters]
@@ -191,6 +185,11 @@ def land_on_threshold(
     return np.take_along_axis(candidates, best[None], axis=0)
 
 
+# One float below, on, one float above. After a spike the reset may leave a coarser grid of floats to
+# reach, so that potentials below the threshold come first.
+SIDES = np.array([-1, -1, 0, -1, -1, 1, 0])
+
+
 def train_on_threshold(variant: NeuronVariant, steps: int, states: list, parameters: list) -> np.ndarray:
     """Currents that put each potential on a multiple of the threshold or one float beside it."""
     sequential = variant.as_form("sequence")
@@ -199,12 +198,11 @@ def train_on_threshold(variant: NeuronVariant, steps: int, states: list, paramet
     numbers = np.arange(np.prod(trailing)).reshape(trailing)
     train = []
     for index in range(steps):
-        target = np.broadcast_to(threshold * (1 + (numbers + index) // 3 % 3), trailing).astype(
-            threshold.dtype
-        )
-        side = (numbers + index) % 3
+        multiple = 1 + (index % 2) * (numbers % 3) if variant.max_spikes != 1 else 1
+        target = np.broadcast_to(threshold * multiple, trailing).astype(threshold.dtype)
+        side = SIDES[(numbers + index) % len(SIDES)]
         target = np.where(side == 1, np.nextafter(target, np.inf), target)
-        target = np.where(side == 2, np.nextafter(target, -np.inf), target).astype(threshold.dtype)
+        target = np.where(side == -1, np.nextafter(target, -np.inf), target).astype(threshold.dtype)
         train.append(land_on_threshold(sequential, states, parameters, target))
         states = list(step(variant, [train[-1], *states, *parameters])[1:])
     return np.stack(train)
@@ -230,10 +228,7 @@ def feeds_for(
     kind, steps, batch = run
     called = variant.as_form("sequence") if place.looped else variant
     drawn = parameters_for(called, place, kind, rng)
-    arrays = [
-        np.asarray(drawn.get(name, np.full((1,), CONSTANTS.get(name, 0.0))), dtype)
-        for name in called.inputs[1:]
-    ]
+    arrays = [np.asarray(drawn.get(name, np.full((1,), CONSTANTS.get(name, 0.0))), dtype) for name in called.inputs[1:]]
     for before, _ in called.states:
         if place.states and place.states[0] == "B":
             arrays[before - 1] = np.repeat(arrays[before - 1], batch, axis=0)
@@ -265,9 +260,7 @@ def session(model: onnx.ModelProto, level: str) -> onnxruntime.InferenceSession:
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 # Kind of signal, steps, batch. Binary trains of seven steps run where no threshold is solved for.
@@ -299,16 +292,12 @@ def check(variant: NeuronVariant, dtype: np.dtype) -> None:
             names = [f"{place.name}_{name}" for name in called.inputs]
             feeds |= {name: array for name, array in zip(names, arrays, strict=True) if name in declared}
             results = (sequence if called.form == "sequence" else step)(called, arrays)
-            expected |= {
-                f"{place.name}_{name}": result for name, result in zip(called.outputs, results, strict=True)
-            }
+            expected |= {f"{place.name}_{name}": result for name, result in zip(called.outputs, results, strict=True)}
             signals.append(results[0].ravel())
             not_a_number += np.isnan(results[-1]).sum()
             if kind == "threshold" and variant.spiking and place.trailing == (5,):
                 whole = arrays if called.form == "sequence" else [arrays[0][None], *arrays[1:]]
-                landed += beside_threshold(
-                    membrane(called, whole), arrays[called.inputs.index("v_threshold")]
-                )
+                landed += beside_threshold(membrane(called, whole), arrays[called.inputs.index("v_threshold")])
         for runtime, runner in runtimes.items():
             with np.errstate(all="ignore"):
                 actual = runner.run(list(expected), feeds)

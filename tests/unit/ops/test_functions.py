@@ -49,9 +49,7 @@ def call(variant: NeuronVariant, inputs: list[str], outputs: list[str]) -> onnx.
     return helper.make_node(variant.op_type, inputs, outputs, domain=DOMAIN, **variant.attributes())
 
 
-def value(
-    name: str, shape: list[int | str] | None, element: int = onnx.TensorProto.FLOAT
-) -> onnx.ValueInfoProto:
+def value(name: str, shape: list[int | str] | None, element: int = onnx.TensorProto.FLOAT) -> onnx.ValueInfoProto:
     return helper.make_tensor_value_info(name, element, shape)
 
 
@@ -170,9 +168,7 @@ class TestEveryFunction:
             assert output == expected
 
     def test_inlining_keeps_the_bits(self, variant: NeuronVariant) -> None:
-        inlined = inline_local_functions(
-            model_of(variant, ["T", "B", 3] if variant.form == "sequence" else ["B", 3])
-        )
+        inlined = inline_local_functions(model_of(variant, ["T", "B", 3] if variant.form == "sequence" else ["B", 3]))
         assert not inlined.functions
         inputs = inputs_of(variant)
         feeds = dict(zip(variant.inputs, inputs, strict=True))
@@ -213,9 +209,7 @@ def test_bytes_do_not_depend_on_the_hash_seed() -> None:
         "data = b''.join(function_proto(variant).SerializeToString() for variant in variants); "
         "print(hashlib.sha256(data).hexdigest())"
     )
-    here = hashlib.sha256(
-        b"".join(function_proto(variant).SerializeToString() for variant in SAMPLE)
-    ).hexdigest()
+    here = hashlib.sha256(b"".join(function_proto(variant).SerializeToString() for variant in SAMPLE)).hexdigest()
     for seed in ("0", "1"):
         result = subprocess.run(
             [sys.executable, "-c", program, *map(name_of, SAMPLE)],
@@ -303,9 +297,7 @@ def test_functions_live_together(opset: int) -> None:
         helper.make_node("Scan", ["initial", "S3"], ["v4", "S4"], body=body, num_scan_inputs=1),
         call(readout, ["S4", "start", "beta", "gain"], ["V5", "v5"]),
     ]
-    outputs = [
-        value(name, None) for name in ("S1", "v1", "S2", "v2", "S3", "i3", "v3", "S4", "v4", "V5", "v5")
-    ]
+    outputs = [value(name, None) for name in ("S1", "v1", "S2", "v2", "S3", "i3", "v3", "S4", "v4", "V5", "v5")]
     inputs = [value("X", ["T", "B", 3]), value("initial", ["B", 3])]
     inputs += [value(name, []) for name in ("start", "beta", "gain", "threshold", "rest")]
     for output in outputs:

@@ -63,9 +63,7 @@ class TestEverySchema:
 
 
 def test_attributes_per_operator() -> None:
-    names = {
-        operator: [attribute.name for attribute in schema(operator).attributes] for operator in OPERATORS
-    }
+    names = {operator: [attribute.name for attribute in schema(operator).attributes] for operator in OPERATORS}
     spiking = ["reset", "reset_delay", "fire", "max_spikes", "arithmetic"]
     assert names == {"LIF": spiking, "IF": spiking, "LI": ["arithmetic"], "CubaLIF": spiking}
 

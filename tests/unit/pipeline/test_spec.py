@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import operator
 import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from snn_optimizer.errors import InputError, PipelineSpecError
@@ -18,12 +20,31 @@ from snn_optimizer.pipeline.spec import GroupSpec, PassSpec, Pipeline, PresetSpe
 
 LIMIT = 2**63
 
+# A loaded machine must not turn into a failure.
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
 # -- the law --------------------------------------------------------------------------------
 
-pass_names = st.from_regex(r"[A-Za-z][A-Za-z0-9_.\-]{0,9}", fullmatch=True)
-keys = st.from_regex(r"[A-Za-z][A-Za-z0-9\-]{0,6}", fullmatch=True)
+pass_names = st.builds(operator.add, st.sampled_from("aZ"), st.text("aZ09-_.", max_size=6))
+keys = st.builds(operator.add, st.sampled_from("aZ"), st.text("aZ09-", max_size=4))
 any_text = st.text(st.characters(codec=None, categories=None), max_size=12) | st.sampled_from(
-    ["true", "false", "inf", "-inf", "nan", "1", "1e3", "4KiB", "", "a,b=c", "a b", "it's", 'say "x"', "\\", "\ud800"]
+    [
+        "true",
+        "false",
+        "inf",
+        "-inf",
+        "nan",
+        "1",
+        "1e3",
+        "4KiB",
+        "",
+        "a,b=c",
+        "a b",
+        "it's",
+        'say "x"',
+        "\\",
+        "\ud800",
+    ]
 )
 scalars = (
     st.booleans()
@@ -43,6 +64,7 @@ elements = st.recursive(
 pipelines = st.builds(Pipeline, st.lists(elements, max_size=4).map(tuple))
 
 
+@unhurried
 @given(pipelines)
 def test_printed_text_parses_to_the_same_pipeline(pipeline):
     text = str(pipeline)
@@ -53,16 +75,20 @@ def test_printed_text_parses_to_the_same_pipeline(pipeline):
     assert text.isprintable()
 
 
+@unhurried
 @given(st.text(st.sampled_from('ab1-_.,={}()@"\\ \n'), max_size=30))
 def test_any_text_parses_or_is_refused_with_a_place(text):
+    refused: PipelineSpecError | None = None
     try:
         pipeline = parse(text)
     except PipelineSpecError as error:
-        assert 0 <= error.start < error.end <= len(text) + 1
-        assert len(error.text) == len(text)
-        assert str(error).count("\n") == 2
-    else:
+        refused = error
+    if refused is None:
         assert parse(str(pipeline)) == pipeline
+    else:
+        assert 0 <= refused.start < refused.end <= len(text) + 1
+        assert len(refused.text) == len(text)
+        assert str(refused).count("\n") == 2
 
 
 # -- what parses ----------------------------------------------------------------------------
@@ -264,7 +290,13 @@ def test_the_place_is_exact_in_text_of_several_lines():
 
 
 def test_sizes_print_as_they_are_written_and_are_integers():
-    assert [str(Size(n)) for n in (0, 1024, 1536 * 1024, 2**20, 5 * 2**30)] == ["0KiB", "1KiB", "1536KiB", "1MiB", "5GiB"]
+    assert [str(Size(n)) for n in (0, 1024, 1536 * 1024, 2**20, 5 * 2**30)] == [
+        "0KiB",
+        "1KiB",
+        "1536KiB",
+        "1MiB",
+        "5GiB",
+    ]
     assert Size(4096) == 4096
     assert f"{Size(4096)} {Size(4096)!r}" == "4KiB Size(4096)"
     assert type(Size(4096) + 1) is int
@@ -288,14 +320,14 @@ def test_specs_are_frozen_and_hashable():
 
 
 def test_options_are_normalized():
-    class Word(str):
-        __slots__ = ()
+    class Word(enum.StrEnum):
+        LOCAL = "local"
 
     class Level(enum.IntEnum):
         HIGH = 3
 
-    spec = PassSpec("a", (("max_growth", (1,)), ("word", Word("x")), ("level", Level.HIGH)))
-    assert repr(spec.options) == "(('max-growth', 1), ('word', 'x'), ('level', 3))"
+    spec = PassSpec("a", {"max_growth": (1,), "w": Word.LOCAL, "n": Level.HIGH, "x": np.float64(0.5)}.items())
+    assert repr(spec.options) == "(('max-growth', 1), ('w', 'local'), ('n', 3), ('x', 0.5))"
     assert GroupSpec("g", (("max_rounds", 2),), [spec]).options == (("max-rounds", 2),)
     assert isinstance(GroupSpec("g", (), [spec]).body, tuple)
     assert isinstance(Pipeline([spec]).elements, tuple)

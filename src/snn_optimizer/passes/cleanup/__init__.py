@@ -1,0 +1,1 @@
+"""Hygiene: passes that change no bit."""

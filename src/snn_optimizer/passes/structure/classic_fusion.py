@@ -58,7 +58,11 @@ def _reaches(index: GraphIndex, start: Value, goal: Value) -> bool:
 
 
 def _refusal(
-    groups: UnitGroups, index: GraphIndex, population: Population, before: AffineMap | None, after: list[AffineMap]
+    groups: UnitGroups,
+    index: GraphIndex,
+    population: Population,
+    before: AffineMap | None,
+    after: list[AffineMap],
 ) -> Refusal | None:
     if before is None or len(after) != 1:
         return Refusal("not-adjacent", "the quiet layer is not one linear map in, one linear map out")
@@ -66,7 +70,9 @@ def _refusal(
         return Refusal("not-dense", "only dense layers are multiplied")
     if any(index.output_of(v) for v in population.node.outputs):
         return Refusal("is-output", "the quiet layer is an output")
-    following = [p for p in groups.populations if p is not population and _reaches(index, after[0].result, p.node.inputs[0])]
+    following = [
+        p for p in groups.populations if p is not population and _reaches(index, after[0].result, p.node.inputs[0])
+    ]
     if not following or following[0].variant.operator != population.variant.operator:
         return Refusal("other-neuron-type", "the next layer has neurons of another type")
     if following[0].variant.op_type != population.variant.op_type:

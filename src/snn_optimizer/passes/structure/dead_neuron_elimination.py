@@ -90,8 +90,7 @@ def _proved(population: Population, ranges: ValueRanges) -> Mask:
     facts = ranges.facts.get(id(population.node))
     if facts is None or not population.variant.spiking:
         return np.zeros(units, np.bool_)
-    never = facts.never.reshape(facts.never.shape[-1 - len(population.spatial) :])
-    flat = never.reshape(never.shape[0], -1).all(axis=1)
+    flat = facts.never.reshape(facts.never.shape[0], -1).all(axis=1)
     return np.array(np.broadcast_to(flat, (units,)))
 
 
@@ -122,7 +121,8 @@ def _remark(
         if len(gone):
             context.applied(
                 "silent-units", population.name,
-                f"removed {len(gone)} of {len(classes)} units that never fire: {sure} proved, {len(gone) - sure} only observed",
+                f"removed {len(gone)} of {len(classes)} units that never fire: "
+                f"{sure} proved, {len(gone) - sure} only observed",
                 units=gone.tolist()[:64], proved=sure, observed=len(gone) - sure,
             )  # fmt: skip
         left: dict[Refusal, int] = {}

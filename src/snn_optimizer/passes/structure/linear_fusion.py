@@ -67,7 +67,9 @@ class _Run:
         factor, shift = found
         if self.index.output_of(node.outputs[0]):
             if self.index.is_interface(node.outputs[0]):
-                self.context.missed(Refusal("is-output", f"'{node.outputs[0].name}' is an output of the model"), node.name)
+                self.context.missed(
+                    Refusal("is-output", f"'{node.outputs[0].name}' is an output of the model"), node.name
+                )
                 return False
             return False
         weights = one.weights * factor.reshape(-1, *[1] * (one.weights.ndim - 1))
@@ -75,7 +77,9 @@ class _Run:
         self._replace(node, one.result)
         self._take(one.node, node, one.add)
         self.outcome.layers_fused += 1
-        self.context.applied(f"{_kind(node)}-into-linear", one.node.name, f"folded '{node.name}' ({node.op}) into its weights")
+        self.context.applied(
+            f"{_kind(node)}-into-linear", one.node.name, f"folded '{node.name}' ({node.op}) into its weights"
+        )
         return True
 
     def fuse_before(self, one: AffineMap) -> bool:
@@ -95,7 +99,10 @@ class _Run:
         factor, shift = found
         if shift.any() and one.node.op == "Conv" and _padded(one.node):
             self.context.missed(
-                Refusal("padding-mixes-shift", f"'{one.node.name}' pads with zeros where the batch norm would give its shift"),
+                Refusal(
+                    "padding-mixes-shift",
+                    f"'{one.node.name}' pads with zeros where the batch norm would give its shift",
+                ),
                 node.name,
             )
             return False
@@ -107,7 +114,11 @@ class _Run:
         self.rewriter.replace_uses(source, operand)
         self._take(one.node, node, one.add)
         self.outcome.layers_fused += 1
-        self.context.applied(f"{_kind(node)}-before-linear", one.node.name, f"folded '{node.name}' ({node.op}) into its columns")
+        self.context.applied(
+            f"{_kind(node)}-before-linear",
+            one.node.name,
+            f"folded '{node.name}' ({node.op}) into its columns",
+        )
         return True
 
     def compose(self, first: AffineMap, by_source: dict[int, list[AffineMap]]) -> bool:
@@ -122,7 +133,8 @@ class _Run:
         after = first.weights.shape[1] * second.weights.shape[0] + second.bias.size
         if after > before:
             self.context.missed(
-                Refusal("would-grow", f"one map of {after} parameters would replace two of {before}"), second.node.name
+                Refusal("would-grow", f"one map of {after} parameters would replace two of {before}"),
+                second.node.name,
             )
             return False
         weights, bias = second.weights @ first.weights, second.weights @ first.bias + second.bias
@@ -131,7 +143,9 @@ class _Run:
         self._take(first.node, second.node, first.add, second.add)
         self.outcome.layers_fused += 1
         self.context.applied(
-            "linear-linear", second.node.name, f"absorbed '{first.node.name}': {before} parameters became {after}"
+            "linear-linear",
+            second.node.name,
+            f"absorbed '{first.node.name}': {before} parameters became {after}",
         )
         return True
 
@@ -170,7 +184,9 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
         return None
     expected = [1] * rank
     expected[axis] = channels
-    if held.size != 1 and (held.size != channels or tuple(expected[rank - held.ndim :]) != held.shape or held.ndim > rank):
+    if held.size != 1 and (
+        held.size != channels or tuple(expected[rank - held.ndim :]) != held.shape or held.ndim > rank
+    ):
         return None
     if held.ndim > rank:
         return None
@@ -187,4 +203,7 @@ def _kind(node: Node) -> str:
 
 
 def _padded(node: Node) -> bool:
-    return any(node.attrs.get("pads", ()) or ()) or node.attrs.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"}
+    return any(node.attrs.get("pads", ()) or ()) or node.attrs.get("auto_pad", "NOTSET") not in {
+        "NOTSET",
+        "VALID",
+    }

@@ -88,7 +88,13 @@ class RedundancyElimination(Pass):
         return outcome
 
     def _redirect(
-        self, graph: SNNGraph, context: PassContext, surgeon: Surgeon, contraction: Contraction, keeper: Keeper, near: Mask
+        self,
+        graph: SNNGraph,
+        context: PassContext,
+        surgeon: Surgeon,
+        contraction: Contraction,
+        keeper: Keeper,
+        near: Mask,
     ) -> None:
         """Add the columns of merged units to those of their keepers, refitted where they are only similar."""
         groups = surgeon.groups

@@ -69,7 +69,9 @@ def _merge_parallel(graph: SNNGraph, context: PassContext, outcome: Outcome) -> 
             first.store(rewriter, first.weights + second.weights, first.bias + second.bias, scope.graph)
             rewriter.replace_uses(node.outputs[0], first.result)
             context.applied(
-                "parallel-projections", first.node.name, f"took over the weights of '{second.node.name}', which read the same"
+                "parallel-projections",
+                first.node.name,
+                f"took over the weights of '{second.node.name}', which read the same",
             )
             outcome.count("projections-merged")
             outcome.changes += 1
@@ -110,7 +112,9 @@ def _remove_without_effect(graph: SNNGraph, context: PassContext, outcome: Outco
         gone = int(groups.mask_at(population.labels, selected).sum())
         if gone:
             context.applied(
-                "no-effect", population.name, f"removed {gone} of {len(population.labels)} units that no output depends on"
+                "no-effect",
+                population.name,
+                f"removed {gone} of {len(population.labels)} units that no output depends on",
             )
     outcome.neurons_removed += surgeon.cut(selected)
     outcome.changes += int(selected.sum())
@@ -173,7 +177,10 @@ def _skip_unread_inputs(graph: SNNGraph, context: PassContext, outcome: Outcome)
             continue
         if saved <= cost:
             context.missed(
-                Refusal("not-worth-a-gather", f"{int(skipped.sum())} unread inputs hold {saved} bytes, skipping them costs {cost}"),
+                Refusal(
+                    "not-worth-a-gather",
+                    f"{int(skipped.sum())} unread inputs hold {saved} bytes, skipping them costs {cost}",
+                ),
                 node.name,
             )
             continue
@@ -183,18 +190,28 @@ def _skip_unread_inputs(graph: SNNGraph, context: PassContext, outcome: Outcome)
         picked = rewriter.value(f"{source.name}.read", source.dtype, shape)
         indices = rewriter.constant(f"{node.name}.read_inputs", keep.astype(np.int64))
         rewriter.add(
-            index.scope_of(node).graph, "Gather", [source, indices], [picked], {"axis": -1}, name_hint=f"{node.name}.read"
+            index.scope_of(node).graph,
+            "Gather",
+            [source, indices],
+            [picked],
+            {"axis": -1},
+            name_hint=f"{node.name}.read",
         )
         rewriter.set_input(node, 0, picked)
         surgeon = Surgeon(graph, groups, rewriter)
         columns = surgeon.columns(contraction)
         order = [contraction.axis_in, contraction.axis_out]
         rewriter.edit_constant(
-            [Use(node, contraction.weight_slot)], np.ascontiguousarray(np.transpose(columns[keep], np.argsort(order)))
+            [Use(node, contraction.weight_slot)],
+            np.ascontiguousarray(np.transpose(columns[keep], np.argsort(order))),
         )
         outcome.changes += 1
         outcome.count("inputs-skipped", int(skipped.sum()))
-        context.applied("unread-inputs", node.name, f"skips {int(skipped.sum())} of {len(skipped)} inputs, {saved} bytes of zeros")
+        context.applied(
+            "unread-inputs",
+            node.name,
+            f"skips {int(skipped.sum())} of {len(skipped)} inputs, {saved} bytes of zeros",
+        )
     if rewriter.changes:
         rewriter.finish()
 

@@ -32,11 +32,18 @@ def replace_silent_layers(graph: SNNGraph, context: PassContext, outcome: Outcom
         size = len(contraction.labels_in)
         if bound is None or not bound.fixed.all() or size == 0 or not _feeds_on_neurons(contraction.source):
             continue
-        values = np.broadcast_to(((bound.low + bound.high) / 2).reshape(-1), (size,)) if bound.low.size in {1, size} else None
+        values = (
+            np.broadcast_to(((bound.low + bound.high) / 2).reshape(-1), (size,))
+            if bound.low.size in {1, size}
+            else None
+        )
         if values is None:
             continue
         if index.scope_of(contraction.node).kind != "main":
-            context.missed(Refusal("in-loop", "a silent layer inside a loop body keeps its reader"), contraction.node.name)
+            context.missed(
+                Refusal("in-loop", "a silent layer inside a loop body keeps its reader"),
+                contraction.node.name,
+            )
             continue
         refusal = _replace(graph, context, index, contraction, values)
         if refusal is not None:
@@ -89,7 +96,10 @@ def _replace(
 ) -> Refusal | None:
     shapes = context.analyses.get(StaticShapes).shapes
     if graph.module.opset() < SHAPE_WITH_RANGE:
-        return Refusal("opset-too-old", f"opset {graph.module.opset()} cannot take a part of a shape; convert to 15 or later")
+        return Refusal(
+            "opset-too-old",
+            f"opset {graph.module.opset()} cannot take a part of a shape; convert to 15 or later",
+        )
     one = affine_map(contraction, index)
     result = contraction.result
     shape, donor = shapes.shape(result), _walk_back(contraction.source)
@@ -113,10 +123,11 @@ def _replace(
     target = rewriter.value(f"{result.name}.target", np.int64, [len(shape)])
     tail = rewriter.constant(f"{result.name}.tail", np.array([1, *rest], np.int64))
     rewriter.add(scope, "Concat", [sizes, tail], [target], {"axis": 0}, name_hint=f"{contraction.node.name}.target")
-    constant = rewriter.constant(f"{contraction.node.name}.constant", current.reshape([1] * lead + [-1] + [1] * len(rest)))
+    constant = rewriter.constant(
+        f"{contraction.node.name}.constant", current.reshape([1] * lead + [-1] + [1] * len(rest))
+    )
     expanded = rewriter.value(f"{result.name}.constant", result.dtype, result.shape)
     rewriter.add(scope, "Expand", [constant, target], [expanded], name_hint=f"{contraction.node.name}.expand")
     rewriter.replace_uses(result, expanded)
     rewriter.finish()
     return None
-

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from snn_optimizer.analyses import NO_UNIT, AnalysisManager, Contraction, UnitGroups
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.errors import PassOptionError
-from snn_optimizer.ir import Rewriter, SNNGraph, Use, Value
+from snn_optimizer.ir import Rewriter, SNNGraph, Use, Value, shape_of_constant
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
 
@@ -62,9 +62,14 @@ class Prune(Pass):
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Remove the asked amount, or search for the largest one within the budget."""
         if not self.budget:
-            return self._apply(graph, context)
+            if self.units:
+                return _prune_units(graph, context, self.sparsity, self.scope)
+            return self._prune_weights(graph, context)
         if context.accept is None:
-            context.missed(Refusal("no-budget", "no budget to stay within; give --max-accuracy-drop, or sparsity="), "model")
+            context.missed(
+                Refusal("no-budget", "no budget to stay within; give --max-accuracy-drop, or sparsity="),
+                "model",
+            )
             return Outcome()
         low, high = 0.0, 1.0
         best: tuple[SNNGraph, Outcome, PassContext] | None = None
@@ -72,7 +77,7 @@ class Prune(Pass):
             amount = (low + high) / 2
             candidate = graph.copy(share_weights=True)
             trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
-            outcome = replace(self, budget=False, sparsity=amount)._apply(candidate, trial)
+            outcome = replace(self, budget=False, sparsity=amount).run(candidate, trial)
             if context.accept(candidate):
                 low, best = amount, (candidate, outcome, trial)
             else:
@@ -84,11 +89,6 @@ class Prune(Pass):
         context.remarks.extend(best[2].remarks)
         context.applied("within-budget", "model", f"removed {low:.1%}; {high:.1%} exceeds the budget", amount=low)
         return best[1]
-
-    def _apply(self, graph: SNNGraph, context: PassContext) -> Outcome:
-        if self.units:
-            return _prune_units(graph, context, self.sparsity, self.scope)
-        return self._prune_weights(graph, context)
 
     # -- single weights --------------------------------------------------------------------
 
@@ -109,7 +109,11 @@ class Prune(Pass):
             rewriter.edit_constant([Use(c.node, c.weight_slot) for c in uses], _stored(uses[0], pruned))
             outcome.changes += number
             outcome.count("weights-zeroed", number)
-            context.applied("small-weights", uses[0].node.name, f"set {number} of {matrix.size} weights to zero ({self.method})")
+            context.applied(
+                "small-weights",
+                uses[0].node.name,
+                f"set {number} of {matrix.size} weights to zero ({self.method})",
+            )
         if rewriter.changes:
             rewriter.finish()
         return outcome
@@ -128,7 +132,11 @@ class Prune(Pass):
             return [s < self.threshold for s in scores]
         if self.scope == "local":
             return [_smallest(s.reshape(-1), self.sparsity).reshape(s.shape) for s in scores]
-        flat = _smallest(np.concatenate([s.reshape(-1) for s in scores]), self.sparsity) if scores else np.zeros(0, np.bool_)
+        flat = (
+            _smallest(np.concatenate([s.reshape(-1) for s in scores]), self.sparsity)
+            if scores
+            else np.zeros(0, np.bool_)
+        )
         parts = np.split(flat, np.cumsum([s.size for s in scores])[:-1]) if scores else []
         return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
 
@@ -144,25 +152,17 @@ def _by_tensor(groups: UnitGroups) -> list[list[Contraction]]:
 
 def _stored(contraction: Contraction, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return (post, pre, kernel) weights in the layout of the file."""
-    shape = np.shape(contraction_source(contraction))
+    shape = shape_of_constant(contraction.node.inputs[contraction.weight_slot])
+    assert shape is not None
     order = [contraction.axis_out, contraction.axis_in]
     order += [i for i in range(len(shape)) if i not in order]
     full = matrix.reshape([shape[i] for i in order])
     return np.ascontiguousarray(np.transpose(full, np.argsort(order)))
 
 
-def contraction_source(contraction: Contraction) -> npt.NDArray[Any]:
-    """Return the weight as stored."""
-    from snn_optimizer.ir import array_of  # noqa: PLC0415 - only here
-
-    array = array_of(contraction.node.inputs[contraction.weight_slot])
-    assert array is not None
-    return array
-
-
 def _smallest(scores: Scores, fraction: float) -> Mask:
     """Mark the given fraction of the smallest scores, earlier positions first among equals."""
-    number = int(round(fraction * scores.size))
+    number = round(fraction * scores.size)
     mask = np.zeros(scores.size, np.bool_)
     mask[np.argsort(scores, kind="stable")[:number]] = True
     return mask
@@ -206,13 +206,13 @@ def _prune_units(graph: SNNGraph, context: PassContext, sparsity: float, scope: 
     selected = np.zeros(groups.classes, np.bool_)
     if scope == "global":
         order = np.flatnonzero(movable)[np.argsort(costs[movable], kind="stable")]
-        selected[order[: int(round(sparsity * len(order)))]] = True
+        selected[order[: round(sparsity * len(order))]] = True
     else:
         for population in groups.populations:
             classes = np.unique(groups.classes_at(population.labels))
             classes = classes[(classes != NO_UNIT) & movable[classes]]
             order = classes[np.argsort(costs[classes], kind="stable")]
-            selected[order[: int(round(sparsity * len(order)))]] = True
+            selected[order[: round(sparsity * len(order))]] = True
     selected, _ = first_of_axis(groups, selected)
     if not selected.any():
         return outcome

@@ -1,0 +1,327 @@
+"""Whether two models do the same, decided by running both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.errors import DataError, ExecutionError
+from snn_optimizer.execution.axes import output_axes
+from snn_optimizer.execution.data import Dataset
+from snn_optimizer.execution.instrument import Exposed
+from snn_optimizer.execution.observe import Observer
+from snn_optimizer.execution.ort import Session
+from snn_optimizer.execution.source import ModelSource
+from snn_optimizer.verification.compare import Axes, Comparison, Difference, Level, compare_outputs, is_spike_valued
+from snn_optimizer.verification.cases import Case, Original
+from snn_optimizer.verification.interface import interface_difference
+from snn_optimizer.verification.near_ties import NearTies
+from snn_optimizer.verification.seekers import seek_thresholds
+from snn_optimizer.verification.stimuli import Ranges, Stimulus, generate
+from snn_optimizer.verification.verdict import CaseResult, Equivalence, Verdict
+
+__all__ = ["Referee", "verify"]
+
+Array = npt.NDArray[Any]
+
+
+def verify(
+    before: ModelSource,
+    after: ModelSource,
+    *,
+    exactness: str = "algebraic",
+    dataset: Dataset | None = None,
+    stimuli: Sequence[Stimulus] | None = None,
+    ranges: Ranges = None,
+    seed: int = 0,
+    steps: int = 16,
+    batch: int = 8,
+    seekers: bool = True,
+    batch_size: int = 64,
+    tolerance: float = 1e-4,
+) -> Equivalence:
+    """Run two models on the same inputs and compare what they put out.
+
+    The parameters are those of :class:`Referee` and of :meth:`Referee.check`.
+    """
+    referee = Referee(
+        before,
+        dataset=dataset,
+        stimuli=stimuli,
+        ranges=ranges,
+        seed=seed,
+        steps=steps,
+        batch=batch,
+        seekers=seekers,
+        batch_size=batch_size,
+        tolerance=tolerance,
+    )
+    return referee.check(after, exactness=exactness)
+
+
+class Referee:
+    """Compares candidates with one original, whose outputs are computed once.
+
+    Both run in onnxruntime with its optimizer off, on one thread.
+
+    Parameters
+    ----------
+    before : ModelProto, bytes or path
+        The original.
+    dataset : Dataset, optional
+        The caller's data. No difference on it is excused.
+    stimuli : sequence of Stimulus, optional
+        Used instead of generated ones; empty for none.
+    ranges : InputDomain or mapping, optional
+        Declared ranges of the inputs, see :func:`~snn_optimizer.verification.stimuli.generate`.
+    seed, steps, batch : int
+        Of the generated stimuli.
+    seekers : bool
+        Whether to search for inputs that bring potentials onto thresholds. An original
+        without ``ai.snn`` nodes cannot be searched; the first candidate with such nodes
+        that equals it byte for byte serves as the window into it.
+    batch_size : int
+        Samples per run at most.
+    tolerance : float
+        For outputs that are not spikes, relative to the largest value of the output.
+    """
+
+    def __init__(
+        self,
+        before: ModelSource,
+        *,
+        dataset: Dataset | None = None,
+        stimuli: Sequence[Stimulus] | None = None,
+        ranges: Ranges = None,
+        seed: int = 0,
+        steps: int = 16,
+        batch: int = 8,
+        seekers: bool = True,
+        batch_size: int = 64,
+        tolerance: float = 1e-4,
+    ) -> None:
+        self._before = before
+        self._dataset = dataset
+        self._stimuli = None if stimuli is None else tuple(stimuli)
+        self._generation = {"steps": steps, "batch": batch, "seed": seed}
+        self._ranges = ranges
+        self._seeking = seekers
+        self._batch_size = batch_size
+        self._tolerance = tolerance
+        self._original: Original | None = None
+
+    def check(self, after: ModelSource, *, exactness: str = "algebraic") -> Equivalence:
+        """Compare a candidate with the original.
+
+        Parameters
+        ----------
+        after : ModelProto, bytes or path
+        exactness : {"bitwise", "algebraic", "profiled", "lossy"}
+            ``bitwise``: all bytes equal. ``algebraic``: spikes equal, other values within
+            the tolerance, near ties on stimuli excused (see
+            :class:`~snn_optimizer.verification.near_ties.NearTies`). ``profiled``: the same on the caller's
+            data alone, which must be there. ``lossy``: the same, on stimuli where there is no data;
+            the counts tell how much changed.
+
+        Raises
+        ------
+        InputError
+            If a file cannot be read, or the caller's stimuli do not fit the model.
+        """
+        level = Level(str(exactness).lower())
+        if self._original is None:
+            self._original = self._opened()
+        original = self._original
+        if original.failure is not None:
+            return Equivalence(Verdict.INCONCLUSIVE, original.failure, level, skipped=tuple(original.skipped))
+        try:
+            session = Session(after)
+        except ExecutionError as error:
+            return Equivalence(Verdict.DIFFERENT, f"the rewritten model does not load: {error}", level)
+        if difference := interface_difference(original.session, session):
+            return Equivalence(Verdict.DIFFERENT, difference, level)
+        trial = _Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
+        trial.judge(original.cases_for(level))
+        if trial.identical and original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC):
+            self._look_through(original, after, trial)
+        return trial.result()
+
+    def _opened(self) -> Original:
+        session = None
+        try:
+            session = Session(self._before)
+            original = Original(session, self._batch_size)
+            self._fill(original)
+        except ExecutionError as error:
+            failed = "does not load" if session is None else "does not run on the data"
+            return Original(session, self._batch_size, failure=f"the original {failed}: {error}")
+        return original
+
+    def _fill(self, original: Original) -> None:
+        observer = Observer(self._before)
+        if observer.taps:
+            original.observer = observer
+        if self._dataset is not None:
+            original.add("data", self._dataset, generated=False)
+        if self._stimuli is None:
+            try:
+                original.stimuli = generate(
+                    original.session.inputs, **self._generation, ranges=self._ranges, states=_fed_states(observer)
+                )
+            except DataError as error:
+                original.notes.append(str(error))
+        for stimulus in original.stimuli if self._stimuli is None else self._stimuli:
+            original.add_stimulus(stimulus)
+        self._seek(original)
+
+    def _seek(self, original: Original) -> None:
+        if self._seeking and original.observer is not None:
+            base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
+            for stimulus in seek_thresholds(original.observer, base, seed=self._generation["seed"]):
+                original.add_stimulus(stimulus)
+
+    def _look_through(self, original: Original, after: ModelSource, trial: _Trial) -> None:
+        """Use a candidate that equals the original so far to find the inputs hardest to get right."""
+        observer = Observer(after)
+        if not observer.taps:
+            return
+        original.observer = observer
+        known = len(original.cases)
+        self._seek(original)
+        trial.judge(original.cases[known:])
+        if not trial.identical:
+            original.observer = None
+
+
+@dataclass(slots=True, eq=False)
+class _Trial:
+    """One candidate against the original."""
+
+    original: Original
+    session: Session
+    level: Level
+    near_ties: NearTies
+    tolerance: float
+    results: list[CaseResult] = field(default_factory=list)
+    failure: str | None = None
+    first: Difference | None = None
+    first_case: str | None = None
+    counterexample: Mapping[str, Array] | None = None
+
+    @property
+    def identical(self) -> bool:
+        """Whether all bytes were equal so far."""
+        return self.failure is None and all(result.comparison.identical for result in self.results)
+
+    def judge(self, cases: Sequence[Case]) -> None:
+        """Run the candidate on some cases."""
+        for case in cases:
+            try:
+                self._judge(case)
+            except ExecutionError as error:
+                self.failure = f"the rewritten model does not run on '{case.name}': {error}"
+                return
+
+    def _judge(self, case: Case) -> None:
+        total, near_ties, start = Comparison(), 0, 0
+        for batch, before in case.runs:
+            after = self.session.run(batch.feeds)
+            compared = self._compare(batch, before, after, start)
+            total += compared
+            excused = self._excused(case, batch, compared, start)
+            near_ties += len(excused)
+            if self.first is None and len(excused) < len(compared.first_steps):
+                self.first = self._compare(batch, before, after, start, excused).first
+                self.first_case = case.name
+                self.counterexample = _sample(case.data, batch, self.first)
+            start += batch.samples
+        self.results.append(CaseResult(case.name, case.generated, case.data.samples, near_ties, total))
+
+    def _compare(
+        self,
+        batch: Dataset,
+        before: Mapping[str, Array],
+        after: Mapping[str, Array],
+        start: int,
+        ignored: frozenset[int | None] = frozenset(),
+    ) -> Comparison:
+        return compare_outputs(
+            before,
+            after,
+            level=self.level,
+            axes=dict(self._axes(batch, before)),
+            scales=self.original.scales,
+            tolerance=self.tolerance,
+            first_sample=start,
+            spike_outputs=self.original.spike_outputs,
+            ignored=ignored,
+        )
+
+    def _axes(self, batch: Dataset, outputs: Mapping[str, Array]) -> Iterator[tuple[str, Axes]]:
+        for port in self.original.session.outputs:
+            yield port.name, output_axes(port, outputs[port.name].shape, batch.steps, batch.samples)
+
+    def _excused(self, case: Case, batch: Dataset, compared: Comparison, start: int) -> frozenset[int | None]:
+        if self.level is Level.BITWISE or not case.generated or not compared.first_steps or self.first is not None:
+            return frozenset()
+        steps = {None if sample is None else sample - start: step for sample, step in compared.first_steps.items()}
+        excused = self.near_ties.excused(batch, steps)
+        return frozenset(None if sample is None else sample + start for sample in excused)
+
+    def result(self) -> Equivalence:
+        """Return the verdict on everything judged."""
+        silent = self.original.silent()
+        result = Equivalence(
+            verdict=Verdict.EQUIVALENT,
+            reason="",
+            level=self.level,
+            cases=tuple(self.results),
+            first=self.first,
+            first_case=self.first_case,
+            populations=self.original.populations,
+            silent=silent,
+            skipped=tuple(self.original.skipped),
+            counterexample=self.counterexample,
+        )
+        return result.concluded(*self._conclusion(result))
+
+    def _conclusion(self, result: Equivalence) -> tuple[Verdict, str]:
+        if self.failure is not None:
+            return Verdict.DIFFERENT, self.failure
+        if self.first is not None:
+            return Verdict.DIFFERENT, f"{self.first_case}: {self.first}"
+        if result.values_compared == 0:
+            return Verdict.INCONCLUSIVE, self._nothing_compared()
+        if self.original.spike_outputs and result.spikes_seen == 0:
+            names = ", ".join(f"'{name}'" for name in self.original.spike_outputs)
+            return Verdict.INCONCLUSIVE, f"no spike on {names} in {result.samples} samples; give data or --input-range"
+        if not self.original.spike_outputs and result.populations and len(result.silent) == len(result.populations):
+            return Verdict.INCONCLUSIVE, f"no population fired in {result.samples} samples; give data or --input-range"
+        if result.near_ties == result.samples:
+            return Verdict.INCONCLUSIVE, f"all {result.samples} samples meet a threshold within rounding"
+        return Verdict.EQUIVALENT, ""
+
+    def _nothing_compared(self) -> str:
+        if self.level is Level.PROFILED:
+            return "a claim about measured data needs data to check it on"
+        if self.original.skipped:
+            return f"the original does not run on any stimulus: {', '.join(self.original.skipped)}"
+        return "nothing was compared" + "".join(f": {note}" for note in self.original.notes)
+
+
+def _fed_states(observer: Observer) -> set[str]:
+    """Names of values that are read as the states of cells, graph inputs among them."""
+    return {
+        source.value for tap in observer.taps if not tap.in_loop for source in tap.states if isinstance(source, Exposed)
+    }
+
+
+def _sample(data: Dataset, batch: Dataset, first: Difference | None) -> Mapping[str, Array]:
+    """Return the feeds of the sample that differs; the whole run where samples cannot be told apart."""
+    if first is None or first.sample is None or (data.fixed_batch or 1) > 1:
+        return batch.feeds
+    return data.take([first.sample]).feeds
