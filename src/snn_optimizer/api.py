@@ -374,14 +374,13 @@ def _stored_bytes(graph: SNNGraph) -> int:
 
 
 def _evidence(equivalence: Equivalence) -> Evidence:
-    totals = equivalence.totals
     return Evidence(
         verdict=str(equivalence.verdict),
         reason=equivalence.reason,
-        values_compared=totals.values_compared,
-        spikes_compared=totals.spikes_compared,
-        spikes_seen=totals.spikes_seen,
-        spikes_changed=totals.spikes_differing,
+        values_compared=equivalence.values_compared,
+        spikes_compared=equivalence.spikes_compared,
+        spikes_seen=equivalence.spikes_seen,
+        spikes_changed=equivalence.spikes_differing,
         near_ties=equivalence.near_ties,
         samples=equivalence.samples,
     )

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.analyses.labels import NO_UNIT, Role
+from snn_optimizer.analyses.labels import NO_UNIT, Role, Site
 from snn_optimizer.analyses.rows import contraction_matrix, position_ranks, site_rows
 from snn_optimizer.analyses.unit_groups import Population, UnitGroups
 from snn_optimizer.ir import array_of, is_constant
@@ -26,43 +27,69 @@ Array = npt.NDArray[np.float64]
 ROUNDING = 8 * 2.0**-24  # rows one scale apart differ by the rounding of float32 parameters
 SCALED = frozenset({"v_threshold", "v_reset", "v0", "v", "i0", "i"})
 WIDEST = 30_000  # units of one population among which near duplicates are searched
+LONGEST_RUN = 64  # units of equal projection that are compared with each other when none of them agree
+CHUNK = 1 << 21  # numbers of scratch at a time: 16 MiB
 
 
 @dataclass(frozen=True, slots=True)
 class UnitVectors:
-    """One row per class of a population, in units of the class's threshold.
+    """One row per unit of a population, in units of its threshold; rows are made on demand.
 
     Attributes
     ----------
     classes : array, shape (n,)
-    vectors : array, shape (n, width)
-        Incoming weights and biases over threshold, other scaled parameters too.
+    parts : tuple of (rows, order)
+        Incoming weights, biases and other parameters that scale with the threshold: arrays
+        (n, width) as stored, and the row of each unit in them.
+    unit : array, shape (n,)
+        What the rows are divided by.
     exact : array, shape (n, width2)
         Parameters that must be equal whatever the scale.
+    varied : bool
+        Whether units have different scales at all; if not, scaled duplicates are exact ones.
     """
 
     population: Population
     classes: npt.NDArray[np.int64]
-    vectors: Array
+    parts: tuple[tuple[npt.NDArray[Any], npt.NDArray[np.int64]], ...]
+    unit: Array
     exact: Array
+    varied: bool
+
+    def rows(self, units: npt.NDArray[np.int64]) -> Array:
+        """Return the rows of some units."""
+        stacked = np.concatenate([part[order[units]] for part, order in self.parts], axis=1, dtype=np.float64)
+        stacked /= self.unit[units, None]
+        return stacked
+
+    def blocks(self, width: int) -> Iterator[tuple[npt.NDArray[np.int64], Array]]:
+        """Yield the rows of all units, so many at a time that ``width`` numbers for each stay small."""
+        step = max(1, CHUNK // max(width, 1))
+        for start in range(0, len(self.classes), step):
+            units = np.arange(start, min(start + step, len(self.classes)))
+            yield units, self.rows(units)
+
+    @property
+    def width(self) -> int:
+        """Length of a row."""
+        return sum(part.shape[1] for part, _ in self.parts)
 
 
 def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | None:
-    """Collect the rows of a population whose units are single dense or channel units; ``None`` when not comparable."""
+    """Collect the rows of a population whose units are dense or channel units; ``None`` when not comparable."""
     if not population.variant.spiking:
         return None
     classes = groups.classes_at(population.labels)
     if (classes == NO_UNIT).any() or len(np.unique(classes)) != len(classes):
         return None
-    touched = groups.populations_of()
-    if any(len(touched.get(int(c), ())) != 1 for c in classes):
+    if _shares_classes(groups, population, classes):
         return None
     threshold = _thresholds(population)
     if threshold is None or not _scalars_scale(population):
         return None
     index = np.full(groups.classes + 1, -1, np.int64)
     index[classes] = np.arange(len(classes))
-    scaled: list[Array] = []
+    parts: list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = []
     exact: list[Array] = []
     linear = True
     for site in groups.incoming():
@@ -74,32 +101,44 @@ def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | No
             return None
         if site.role is Role.ROW:
             continue
-        rows = np.empty((len(classes), site_rows(site).shape[1]))
-        rows[where] = site_rows(site)
-        if is_neuron(site.use.node.domain or "", site.use.node.op):
-            name = population.variant.inputs[site.use.slot]
-            (scaled if name in SCALED else exact).append(rows)
-        elif site.role is Role.BIAS or (site.role is Role.PARAMETER and site.use.node.op in {"Add", "Sub"}):
-            scaled.append(rows)
+        order = np.argsort(where)
+        if _scales(site, population):
+            parts.append((site_rows(site), order))
         else:
-            exact.append(rows)
-            linear = False
+            exact.append(site_rows(site)[order].astype(np.float64))
+            linear = linear and is_neuron(site.use.node.domain or "", site.use.node.op)
     for contraction in groups.contractions:
         where = index[groups.classes_at(contraction.labels_out)]
-        if not (where >= 0).any():
-            continue
-        matrix = contraction_matrix(contraction).reshape(len(contraction.labels_out), -1)
-        rows = np.empty((len(classes), matrix.shape[1]))
-        rows[where] = matrix
-        scaled.append(rows)
-    if not scaled:
+        if (where >= 0).any():
+            matrix = contraction_matrix(contraction)
+            parts.append((matrix.reshape(len(where), -1), np.argsort(where)))
+    if not parts:
         return None
-    unit = threshold if linear else np.ones_like(threshold)
-    vectors = np.concatenate(scaled, axis=1) / unit[:, None]
     if not linear:
         exact.append(threshold[:, None])
     rest = np.concatenate(exact, axis=1) if exact else np.zeros((len(classes), 0))
-    return UnitVectors(population, classes, vectors, rest)
+    varied = linear and bool((threshold != threshold[0]).any())
+    unit = threshold if linear else np.ones_like(threshold)
+    return UnitVectors(population, classes, tuple(parts), unit, rest, varied)
+
+
+def _scales(site: Site, population: Population) -> bool:
+    """Tell whether a parameter is multiplied with the unit when its threshold is."""
+    if is_neuron(site.use.node.domain or "", site.use.node.op):
+        return population.variant.inputs[site.use.slot] in SCALED
+    return site.role is Role.BIAS or (site.role is Role.PARAMETER and site.use.node.op in {"Add", "Sub"})
+
+
+def _shares_classes(groups: UnitGroups, population: Population, classes: npt.NDArray[np.int64]) -> bool:
+    """Tell whether another population's units must go with these."""
+    mine = np.zeros(groups.classes, np.bool_)
+    mine[classes] = True
+    for other in groups.populations:
+        if other is not population:
+            theirs = groups.classes_at(other.labels)
+            if mine[theirs[theirs != NO_UNIT]].any():
+                return True
+    return False
 
 
 def _thresholds(population: Population) -> Array | None:
@@ -128,30 +167,38 @@ def _scalars_scale(population: Population) -> bool:
 
 def scaled_pairs(units: UnitVectors) -> Iterator[tuple[int, int]]:
     """Yield (keeper, duplicate) positions of units that agree up to rounding; linear but for sorting."""
-    vectors = units.vectors
-    if not np.isfinite(vectors).all():
+    if not units.varied:
         return
-    direction = np.random.default_rng(0x5CA1E).standard_normal(vectors.shape[1])
-    projected = vectors @ direction
-    room = ROUNDING * (np.abs(vectors) @ np.abs(direction)) + 1e-300
-    order = np.argsort(projected, kind="stable")
-    apart = np.diff(projected[order]) > 2 * room[order[1:]]
+    number = len(units.classes)
+    direction = np.random.default_rng(0x5CA1E).standard_normal(units.width)
+    projected, room = np.empty(number), np.empty(number)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for which, rows in units.blocks(units.width):
+            projected[which] = rows @ direction
+            room[which] = ROUNDING * (np.abs(rows) @ np.abs(direction)) + 1e-300
+    order = np.argsort(projected, kind="stable")  # NaN last, and apart from everything
+    apart = ~(np.diff(projected[order]) <= 2 * room[order[1:]])
     starts = np.r_[0, np.flatnonzero(apart) + 1, len(order)]
     for where in np.flatnonzero(np.diff(starts) > 1):
         yield from _match_run(units, np.sort(order[starts[where] : starts[where + 1]]))
 
 
 def _match_run(units: UnitVectors, run: npt.NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """Within a run of equal projections compare with the first unit, then the rest among themselves."""
+    """Compare a run of equal projections with its first unit, then the rest among themselves."""
     while len(run) > 1:
-        keeper, rest = int(run[0]), run[1:]
-        difference = np.abs(units.vectors[rest] - units.vectors[keeper])
-        size = np.maximum(np.abs(units.vectors[rest]), np.abs(units.vectors[keeper]))
-        same = (difference <= ROUNDING * size).all(axis=1) & (units.exact[rest] == units.exact[keeper]).all(axis=1)
+        keeper, rest = run[:1], run[1:]
+        same = np.zeros(len(rest), np.bool_)
+        first = units.rows(keeper)
+        step = max(1, CHUNK // max(units.width, 1))
+        for start in range(0, len(rest), step):
+            part = rest[start : start + step]
+            rows = units.rows(part)
+            close = np.abs(rows - first) <= ROUNDING * np.maximum(np.abs(rows), np.abs(first))
+            same[start : start + step] = close.all(axis=1) & (units.exact[part] == units.exact[keeper]).all(axis=1)
         for duplicate in rest[same]:
-            yield keeper, int(duplicate)
+            yield int(keeper[0]), int(duplicate)
         run = rest[~same]
-        if not same.any() and len(run) > 64:
+        if not same.any() and len(run) > LONGEST_RUN:
             return
 
 
@@ -161,13 +208,14 @@ def near_pairs(units: UnitVectors, similarity: float) -> list[tuple[int, int]]:
     Similarity is ``2 a.b / (a.a + b.b)``: the cosine, reduced when the lengths differ,
     because rows w and 10 w have cosine 1 and different spikes.
     """
-    vectors, number = units.vectors, len(units.classes)
-    if number > WIDEST or not np.isfinite(vectors).all():
+    number = len(units.classes)
+    if number > WIDEST:
         return []
+    vectors = units.rows(np.arange(number))
     squares = np.einsum("ij,ij->i", vectors, vectors)
     taken = np.zeros(number, np.bool_)
     pairs = []
-    step = max(1, (1 << 22) // max(number, 1))
+    step = max(1, CHUNK // max(number, 1))
     for start in range(0, number, step):
         block = vectors[start : start + step] @ vectors.T
         scale = (squares[start : start + step, None] + squares[None]) / 2
@@ -176,8 +224,8 @@ def near_pairs(units: UnitVectors, similarity: float) -> list[tuple[int, int]]:
             keeper = start + int(offset)
             if taken[keeper]:
                 continue
-            for duplicate in np.flatnonzero(close[offset]):
-                if duplicate > keeper and not taken[duplicate]:
-                    taken[duplicate] = True
-                    pairs.append((keeper, int(duplicate)))
+            alike = np.flatnonzero(close[offset] & ~taken & (np.arange(number) > keeper))
+            alike = alike[(units.exact[alike] == units.exact[keeper]).all(axis=1)]
+            taken[alike] = True
+            pairs.extend((keeper, int(duplicate)) for duplicate in alike)
     return pairs

@@ -70,9 +70,9 @@ def verify(
     else:
         click.echo(f"{found.verdict}" + (f": {found.reason}" if found.reason else ""))
         click.echo(
-            f"{found.totals.spikes_compared:,} spikes compared, {found.totals.spikes_differing:,} differ; "
-            f"{found.totals.values_compared:,} values, "
-            f"largest difference {found.totals.max_abs_difference:g}; {found.samples:,} samples, "
+            f"{found.spikes_compared:,} spikes compared, {found.spikes_differing:,} differ; "
+            f"{found.values_compared:,} values, "
+            f"largest difference {found.max_abs_difference:g}; {found.samples:,} samples, "
             f"{found.near_ties} near ties"
         )
     return EXIT[str(found.verdict)]

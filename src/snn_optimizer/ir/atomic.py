@@ -107,7 +107,7 @@ def copy_region(region: Region, target: BinaryIO) -> None:
     Ranges the source's file system does not store, all zeros, are not stored in the copy.
     """
     descriptor = region.source.descriptor
-    if descriptor is None:
+    if descriptor is None or not hasattr(os, "pread"):
         target.write(region.view)
         return
     position, end = region.offset, region.offset + region.length
@@ -122,7 +122,10 @@ def copy_region(region: Region, target: BinaryIO) -> None:
             raise OSError(None, "the file the weights are read from became shorter")
         target.write(chunk)
         position += len(chunk)
-    target.truncate(max(target.tell(), target.seek(0, os.SEEK_END)))
+    here = target.tell()
+    if target.seek(0, os.SEEK_END) < here:  # it ends in zeros that are not stored
+        target.truncate(here)
+    target.seek(here)
 
 
 def _next_stored(descriptor: int, position: int) -> int:

@@ -47,12 +47,16 @@ class Outcome:
         For reports.
     details : dict
         Statistics by name, summed over runs.
+    claim : Exactness, optional
+        What the changes that were made need to claim, when that is stronger than what
+        the pass with its options may claim; for example only proved neurons were removed.
     """
 
     changes: int = 0
     neurons_removed: int = 0
     layers_fused: int = 0
     details: dict[str, int] = field(default_factory=dict)
+    claim: Exactness | None = None
 
     def count(self, what: str, number: int = 1) -> None:
         """Add to a statistic."""

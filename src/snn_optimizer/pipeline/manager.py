@@ -105,8 +105,7 @@ class PassManager:
         return changes
 
     def _run_group(self, graph: SNNGraph, group: GroupSpec, passes: dict[int, Pass]) -> int:
-        options = dict(group.options)
-        bound = int(str(options.get("max", DEFAULT_ROUNDS)))
+        bound = _rounds(group)
         total = 0
         for _ in range(bound):
             changes = self._run_elements(graph, group.body, passes)
@@ -130,10 +129,12 @@ class PassManager:
         outcome = self._transform(graph, one, result)
         result.changes = outcome.changes
         result.statistics = dict(outcome.details)
+        claim = one.claim if outcome.claim is None else min(outcome.claim, one.claim)
+        result.claim = (claim if outcome.changes else one.claim).name.lower()
         if outcome.changes:
             self._verify(graph, snapshot, result, one)
             result.status = PassStatus.KEPT
-            if not self._guard(graph, one, result):
+            if not self._guard(graph, claim, result):
                 graph.module, graph.firing_rates = snapshot.module, snapshot.firing_rates
                 result.status = PassStatus.ROLLED_BACK
                 self._rejected.add(key)
@@ -171,11 +172,11 @@ class PassManager:
         if _interface(graph) != _interface(before):
             raise PassError(f"pass '{one.name}' changed the inputs or outputs of the model")
 
-    def _guard(self, graph: SNNGraph, one: Pass, result: PassResult) -> bool:
-        if self.checker is None or one.claim is Exactness.BITWISE:
+    def _guard(self, graph: SNNGraph, claim: Exactness, result: PassResult) -> bool:
+        if self.checker is None or claim is Exactness.BITWISE:
             return True
         start = time.perf_counter()
-        holds, found = self.checker.check(graph, one.claim)
+        holds, found = self.checker.check(graph, claim)
         result.check_seconds = time.perf_counter() - start
         result.check = found
         if not holds:
@@ -196,16 +197,28 @@ def _create(elements: Sequence[object]) -> dict[int, Pass]:
     found: dict[int, Pass] = {}
     for element in elements:
         if isinstance(element, PassSpec):
+            if element.name == "fixpoint":
+                raise InputError("group 'fixpoint' needs passes in parentheses, for example fixpoint(dead-code)")
             found[id(element)] = registry.create(element.name, dict(element.options))
         elif isinstance(element, GroupSpec):
             if element.name != "fixpoint":
                 raise InputError(f"unknown group '{element.name}'; known: fixpoint")
-            if unknown := set(dict(element.options)) - {"max"}:
-                raise InputError(f"group 'fixpoint' has no option '{min(unknown)}'; known: max")
+            _rounds(element)
             found.update(_create(element.body))
         elif isinstance(element, PresetSpec):  # pragma: no cover - expand() has removed them
             raise PassError(f"preset '@{element.name}' was not expanded")
     return found
+
+
+def _rounds(group: GroupSpec) -> int:
+    """Return the bound of a fixpoint group."""
+    options = dict(group.options)
+    bound = options.pop("max", DEFAULT_ROUNDS)
+    if options:
+        raise InputError(f"group 'fixpoint' has no option '{min(options)}'; known: max")
+    if type(bound) is not int or bound < 1:
+        raise InputError(f"group 'fixpoint': max is '{bound}'; give a whole number of at least 1")
+    return bound
 
 
 def _size_of(graph: SNNGraph) -> tuple[int, int, int]:

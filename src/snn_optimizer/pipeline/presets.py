@@ -25,8 +25,9 @@ PRESETS: Final[Mapping[str, str]] = MappingProxyType(
             "constant-neuron-folding,redundancy-elimination),@O1"
         ),
         "O3": (
-            "@O2,fixpoint{max=8}(dead-neuron-elimination{measured},layer-fusion{measured},"
-            "redundancy-elimination,constant-neuron-folding,redundant-connection-removal),@O1"
+            "@O2,fixpoint{max=8}(dead-neuron-elimination{threshold=0 measured},layer-fusion{measured},"
+            "redundancy-elimination,constant-neuron-folding,redundant-connection-removal),"
+            "dead-neuron-elimination{measured},@O2"
         ),
         "Oz": "@O3,prune{units budget},@O2",
         "classic": "dead-neuron-elimination{measured},redundancy-elimination,layer-fusion{measured}",

@@ -295,9 +295,7 @@ def _no_data(tensor: TensorProto) -> None:
 
 @pytest.mark.parametrize("index", [1, 2], ids=["small", "large"])
 @pytest.mark.parametrize("edit", [_short, _long, _negative, _huge, _unknown_type, _raw_strings, _no_data])
-def test_tensor_that_does_not_fit_its_shape(
-    edit: Callable[[TensorProto], None], index: int, tmp_path: Path
-) -> None:
+def test_tensor_that_does_not_fit_its_shape(edit: Callable[[TensorProto], None], index: int, tmp_path: Path) -> None:
     model = build()
     tensor = model.graph.initializer[index]
     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor), tensor.name))

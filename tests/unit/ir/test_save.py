@@ -112,9 +112,7 @@ def test_no_data_file_when_all_tensors_are_small(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("external", [False, True])
 @pytest.mark.parametrize("mapped", [False, True])
-def test_output_may_be_the_input(
-    external: bool, mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_output_may_be_the_input(external: bool, mapped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if mapped:
         monkeypatch.setattr(files, "_KEEP_BELOW", 0)
         monkeypatch.setattr(files, "_ALWAYS_READ", 0)
@@ -196,9 +194,7 @@ def _old_files(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("external", [False, True])
-def test_full_disk_leaves_the_old_files(
-    external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_leaves_the_old_files(external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _old_files(tmp_path)
 
     def full(*_: object) -> None:

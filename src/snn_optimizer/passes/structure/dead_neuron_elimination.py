@@ -75,6 +75,7 @@ class DeadNeuronElimination(Pass):
         outcome.count("biases-folded", surgeon.fold(selected, ranges))
         outcome.neurons_removed = surgeon.cut(selected)
         outcome.changes = int(selected.sum())
+        outcome.claim = Exactness.PROFILED if _is_observed(groups, selected, proved_units) else Exactness.ALGEBRAIC
         rewriter.finish()
         return outcome
 
@@ -104,6 +105,13 @@ def _candidate_classes(groups: UnitGroups, silent: dict[int, Mask]) -> Mask:
         touched[classes[mask & (classes != NO_UNIT)]] = True
         blocked[classes[~mask & (classes != NO_UNIT)]] = True
     return touched & ~blocked
+
+
+def _is_observed(groups: UnitGroups, selected: Mask, proved: dict[int, Mask]) -> bool:
+    """Tell whether any removed unit was only seen, not proved, to be silent."""
+    return any(
+        bool((selected[groups.classes_at(p.labels)] & ~proved[id(p.node)]).any()) for p in groups.populations
+    )
 
 
 def _remark(

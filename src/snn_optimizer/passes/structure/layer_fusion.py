@@ -50,11 +50,15 @@ class LayerFusion(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Apply the rules until none applies."""
-        outcome = Outcome()
+        outcome = Outcome(claim=Exactness.ALGEBRAIC)
         while fuse_linear_maps(graph, context, outcome):
             context.analyses.invalidate()
-        while replace_silent_layers(graph, context, outcome, measured=self.measured):
+        while replace_silent_layers(graph, context, outcome, measured=False):
+            context.analyses.invalidate()
+        while self.measured and replace_silent_layers(graph, context, outcome, measured=True):
+            outcome.claim = Exactness.PROFILED
             context.analyses.invalidate()
         while self.classic and fuse_quiet_layers(graph, context, outcome, self.rate_threshold):
+            outcome.claim = Exactness.LOSSY
             context.analyses.invalidate()
         return outcome

@@ -84,6 +84,7 @@ class RedundancyElimination(Pass):
         outcome.count("near", int((merged & near).sum()))
         outcome.neurons_removed = surgeon.cut(merged)
         outcome.changes = int(merged.sum())
+        outcome.claim = Exactness.LOSSY if (merged & near).any() else Exactness.ALGEBRAIC
         rewriter.finish()
         return outcome
 

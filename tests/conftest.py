@@ -1,0 +1,31 @@
+"""Paths and profiles that all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
+settings.load_profile("ci")
+
+
+@pytest.fixture(scope="session")
+def models() -> Path:
+    """The folder of the sample models."""
+    return ROOT / "models"
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """The folder of framework exports; tests that need it skip where it is absent."""
+    folder = Path(os.environ.get("SNN_CORPUS", ROOT.parent / "shared" / "corpus"))
+    if not folder.is_dir():
+        pytest.skip(f"no corpus of framework exports at '{folder}'; set SNN_CORPUS")
+    return folder
