@@ -196,14 +196,16 @@ def test_bad_input_is_one_clear_line_and_writes_nothing(
     snnopt, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    places = {
+    places: dict[str, object] = {
         "mlp": models / "digits_mlp.onnx",
         "mlp_calib": models / "digits_mlp.calib.npz",
         "conv_calib": models / "digits_conv.calib.npz",
         "readme": models.parent / "README.md",
         "folder": models,
     }
-    code, stdout, err = snnopt(*[a.format(**places) for a in arguments])
+    for name, place in places.items():
+        arguments = [a.replace("{" + name + "}", str(place)) for a in arguments]
+    code, stdout, err = snnopt(*arguments)
     assert code == 2
     assert stdout == ""
     lines = err.strip().splitlines()

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer import ops
+from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
@@ -77,6 +78,13 @@ class Observer:
     def session(self) -> Session:
         """The session of the instrumented model, made at first use."""
         return Session(self._instrumented, external_data=self._folder)
+
+    def runs(self) -> bool:
+        """Tell whether the runtime accepts the instrumented model."""
+        try:
+            return bool(self.session.outputs)
+        except ExecutionError:
+            return False
 
     def tap(self, population: str) -> Tap | None:
         """Return the tap of a population, None when there is no such population."""

@@ -138,3 +138,15 @@ def _next_stored(descriptor: int, position: int) -> int:
         if error.errno == errno.ENXIO:  # only zeros to the end
             return os.fstat(descriptor).st_size
         return position
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file; it appears complete or not at all.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written.
+    """
+    with AtomicFiles() as files, files.open(path) as stream:
+        stream.write(text.encode())

@@ -34,9 +34,8 @@ class Case:
 class Original:
     """The original and everything known about it."""
 
-    session: Any
+    session: Session
     batch_size: int
-    failure: str | None = None
     observer: Observer | None = None
     stimuli: tuple[Stimulus, ...] = ()
     cases: list[Case] = field(default_factory=list)

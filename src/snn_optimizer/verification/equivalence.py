@@ -113,6 +113,7 @@ class Referee:
         self._batch_size = batch_size
         self._tolerance = tolerance
         self._original: Original | None = None
+        self._failure: str | None = None
 
     def check(self, after: ModelSource, *, exactness: str = "algebraic") -> Equivalence:
         """Compare a candidate with the original.
@@ -133,11 +134,11 @@ class Referee:
             If a file cannot be read, or the caller's stimuli do not fit the model.
         """
         level = Level(str(exactness).lower())
-        if self._original is None:
-            self._original = self._opened()
+        if self._original is None and self._failure is None:
+            self._open()
         original = self._original
-        if original.failure is not None:
-            return Equivalence(Verdict.INCONCLUSIVE, original.failure, level, skipped=tuple(original.skipped))
+        if original is None:
+            return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
         try:
             session = Session(after)
         except ExecutionError as error:
@@ -146,24 +147,26 @@ class Referee:
             return Equivalence(Verdict.DIFFERENT, difference, level)
         trial = _Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
         trial.judge(original.cases_for(level))
-        if trial.identical and original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC):
+        if trial.results and trial.identical and original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC):
             self._look_through(original, after, trial)
         return trial.result()
 
-    def _opened(self) -> Original:
-        session = None
+    def _open(self) -> None:
         try:
-            session = Session(self._before)
-            original = Original(session, self._batch_size)
+            original = Original(Session(self._before), self._batch_size)
+        except ExecutionError as error:
+            self._failure = f"the original does not load: {error}"
+            return
+        try:
             self._fill(original)
         except ExecutionError as error:
-            failed = "does not load" if session is None else "does not run on the data"
-            return Original(session, self._batch_size, failure=f"the original {failed}: {error}")
-        return original
+            self._failure = f"the original does not run on the data: {error}"
+            return
+        self._original = original
 
     def _fill(self, original: Original) -> None:
         observer = Observer(self._before)
-        if observer.taps:
+        if observer.taps and observer.runs():
             original.observer = observer
         if self._dataset is not None:
             original.add("data", self._dataset, generated=False)
@@ -187,7 +190,7 @@ class Referee:
     def _look_through(self, original: Original, after: ModelSource, trial: _Trial) -> None:
         """Use a candidate that equals the original so far to find the inputs hardest to get right."""
         observer = Observer(after)
-        if not observer.taps:
+        if not observer.taps or not observer.runs():
             return
         original.observer = observer
         known = len(original.cases)

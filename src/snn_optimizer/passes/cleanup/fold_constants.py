@@ -36,16 +36,10 @@ from snn_optimizer.ir import (
 )
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.noops import Facts
-from snn_optimizer.passes.cleanup.shared import Tally
+from snn_optimizer.passes.cleanup.shared import RANDOM, Tally
 
 __all__ = ["FoldConstants"]
 
-_RANDOM: Final = frozenset(
-    {
-        "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
-        "RandomUniformLike",
-    }
-)  # fmt: skip
 _QUANTIZING: Final = frozenset({"DequantizeLinear", "DynamicQuantizeLinear", "QuantizeLinear"})
 _SENTENCES: Final = {
     "constant-inputs": "replaced by its value",
@@ -141,7 +135,7 @@ class _Folder:
             return Refusal("foreign-domain", f"'{node.domain}' may mean anything by {node.op}")
         if bodies_of(node):
             return Refusal("has-body", f"{node.op} runs other nodes")
-        if node.op in _RANDOM:
+        if node.op in RANDOM:
             return Refusal("random", f"{node.op} gives another value in every run")
         if node.op in _QUANTIZING:
             return Refusal("quantization", f"{node.op} says how values are to be stored")

@@ -104,11 +104,11 @@ def _size_unknown(value: Value, sizes: Sequence[Dimension], wanted: Sequence[int
     return Refusal("size-unknown", f"'{value.name}' is [{shown}], which may not be {list(wanted)}")
 
 
-def _identity(node: Node, facts: Facts) -> Verdict:
+def _identity(node: Node, _: Facts) -> Verdict:
     return node.inputs[0]
 
 
-def _concat(node: Node, facts: Facts) -> Verdict:
+def _concat(node: Node, _: Facts) -> Verdict:
     return node.inputs[0] if len(node.inputs) == 1 else None
 
 

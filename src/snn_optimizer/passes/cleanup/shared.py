@@ -9,7 +9,15 @@ from typing import Final
 from snn_optimizer.ir import GraphIndex, Module, Node, Scope, Value
 from snn_optimizer.passes.base import PassContext, Refusal
 
-__all__ = ["HiddenNames", "Tally"]
+__all__ = ["RANDOM", "HiddenNames", "Tally"]
+
+RANDOM: Final = frozenset(
+    {
+        "Bernoulli", "Dropout", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform",
+        "RandomUniformLike",
+    }
+)  # fmt: skip
+"""Standard operators that may give another value at every call."""
 
 _PLACES_LISTED: Final = 16
 

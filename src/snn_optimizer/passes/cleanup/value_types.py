@@ -45,7 +45,8 @@ class ValueTypes:
         if is_constant(value):
             return dtype_of_constant(value)
         if value.dtype is not None:
-            return np.dtype(value.dtype)
+            found: _Type = np.dtype(value.dtype)
+            return found
         return self._learned.get(id(value))
 
     def enter(self, node: Node, body: Graph) -> None:
@@ -101,6 +102,7 @@ class ValueTypes:
 def cast_target(node: Node) -> _Type | None:
     """Return the type a Cast produces, None when this version of ONNX does not know it."""
     try:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])))
+        found: _Type = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(int(node.attrs["to"])))
     except (KeyError, TypeError, ValueError):
         return None
+    return found

@@ -1,0 +1,239 @@
+"""Remove what no output of the model needs.
+
+Before: nodes without a path to an output, initializers nobody reads, functions nobody calls, and
+        states, inputs and outputs of ``Scan`` that only feed themselves
+After:  they are gone
+
+Sound because nothing that stays reads them. Need is followed backwards from the outputs of the model,
+into ``Scan`` bodies slot by slot: a carried state is needed when its last value is, or when a needed
+node of the body reads it; a needed state needs its first value and its next one. One walk finds the
+fixpoint, loops of states that feed each other included. A ``Scan`` keeps one input to count its steps
+by. Bodies of ``Loop`` and ``If`` and calls keep all their inputs and outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final
+
+from snn_optimizer.ir import (
+    Graph,
+    GraphIndex,
+    Module,
+    Node,
+    Rewriter,
+    SNNGraph,
+    Value,
+    bodies_of,
+    describe,
+    is_missing,
+    is_standard,
+    remove_dead,
+)
+from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.cleanup.shared import Tally
+
+__all__ = ["DeadCode"]
+
+_SENTENCES: Final = {
+    "nodes": "removed, no output needs it",
+    "carried-states": "no longer carried, only its own next value needs it",
+    "scan-inputs": "no longer read step by step, the body does not need it",
+    "scan-outputs": "no longer collected, nothing needs it",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DeadCode(Pass):
+    """Remove nodes, constants, functions and states of ``Scan`` that no output of the model needs.
+
+    Works in the main graph and in bodies; of functions, only dead nodes and those that
+    nothing calls are removed. Idempotent: what is left is needed.
+    """
+
+    name: ClassVar[str] = "dead-code"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        """Find what is needed, cut the rest."""
+        module = graph.module
+        tally = Tally()
+        need = _Need(module, tally)
+        rewriter = Rewriter(module)
+        dead = list(_dead_nodes(module.graph, need))
+        for node in dead:
+            tally.applied("nodes", describe(node))
+        rewriter.erase(dead)
+        for form in need.scans.values():
+            if not rewriter.is_erased(form.node):
+                _narrow(form, need, rewriter, tally)
+        rewriter.finish()
+        others = remove_dead(module)
+        tally.report(context, _SENTENCES)
+        outcome = Outcome(changes=tally.changes + others, details=tally.counts())
+        if others:
+            outcome.count("constants-and-functions", others)
+            message = f"removed {others} constants and functions that nothing uses"
+            context.applied("constants-and-functions", f"'{module.graph.name}'", message, number=others)
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class _ScanForm:
+    """A ``Scan`` and its body; slots count carried states first, then scanned ones."""
+
+    node: Node
+    body: Graph
+    carried: int
+
+    @classmethod
+    def of(cls, node: Node, opset: int) -> _ScanForm | Refusal:
+        """Read a Scan node; a refusal when its parts do not fit together as this pass expects."""
+        if opset < 9:
+            return Refusal("scan-form", f"Scan of opset {opset} runs over batches; it is kept whole")
+        body = next((body for name, body in bodies_of(node) if name == "body"), None)
+        scanned = node.attrs.get("num_scan_inputs")
+        if body is None or not isinstance(scanned, int) or not 0 < scanned <= len(node.inputs):
+            return Refusal("scan-form", "the body or the number of scan inputs is missing")
+        carried = len(node.inputs) - scanned
+        fits = (
+            len(body.inputs) == len(node.inputs)
+            and len(body.outputs) == len(node.outputs) >= carried
+            and not any(map(is_missing, node.inputs))
+            and _length(node, "input", scanned)
+            and _length(node, "output", len(node.outputs) - carried)
+        )
+        if not fits:
+            return Refusal("scan-form", "inputs and outputs of the node and of its body do not match")
+        return cls(node, body, carried)
+
+
+def _length(node: Node, side: str, number: int) -> bool:
+    lists = (node.attrs.get(f"scan_{side}_{what}") for what in ("axes", "directions"))
+    return all(held is None or len(held) == number for held in lists)
+
+
+class _Need:
+    """Which nodes, and which values of ``Scan`` nodes and bodies, the outputs of a model need."""
+
+    def __init__(self, module: Module, tally: Tally) -> None:
+        self.index = GraphIndex(module)
+        self.scans: dict[int, _ScanForm] = {}
+        self._values: set[int] = set()
+        self._nodes: set[int] = set()
+        self._inputs: dict[int, tuple[_ScanForm, int]] = {}  # body inputs
+        self._outputs: dict[int, int] = {}  # slots of node outputs
+        for node in self.index.nodes():
+            if is_standard(node, "Scan"):
+                form = _ScanForm.of(node, module.opset())
+                if isinstance(form, Refusal):
+                    tally.missed(form, describe(node))
+                else:
+                    self._add_scan(form)
+        self._follow(module.graph.outputs)
+        for form in self._stepless():
+            outer = form.node.inputs[form.carried :]
+            slot = next((i for i, value in enumerate(outer) if self.value(value)), 0)
+            self._follow([form.body.inputs[form.carried + slot]])
+
+    def node(self, node: Node) -> bool:
+        """Tell whether a node is needed."""
+        return id(node) in self._nodes
+
+    def value(self, value: Value) -> bool:
+        """Tell whether a value is needed."""
+        return id(value) in self._values
+
+    def _add_scan(self, form: _ScanForm) -> None:
+        self.scans[id(form.node)] = form
+        self._inputs.update((id(value), (form, slot)) for slot, value in enumerate(form.body.inputs))
+        self._outputs.update((id(value), slot) for slot, value in enumerate(form.node.outputs))
+
+    def _stepless(self) -> Iterable[_ScanForm]:
+        """Yield needed scans without a needed scan input, those that appear meanwhile included."""
+        done: set[int] = set()
+        while True:
+            found = [
+                form
+                for key, form in self.scans.items()
+                if key in self._nodes and key not in done and not any(map(self.value, form.body.inputs[form.carried :]))
+            ]
+            if not found:
+                return
+            done.add(id(found[0].node))
+            yield found[0]
+
+    def _follow(self, wanted: Sequence[Value]) -> None:
+        pending = list(wanted)
+        while pending:
+            value = pending.pop()
+            if id(value) in self._values or is_missing(value):
+                continue
+            self._values.add(id(value))
+            producer = self.index.producer(value)
+            if producer is not None:
+                pending.extend(self._behind_output(producer, value))
+            elif id(value) in self._inputs:
+                pending.extend(_behind_input(*self._inputs[id(value)]))
+
+    def _behind_output(self, node: Node, value: Value) -> list[Value]:
+        """Return what an output of a node needs directly."""
+        form = self.scans.get(id(node))
+        if form is not None:
+            self._nodes.add(id(node))
+            slot = self._outputs[id(value)]
+            first = form.node.inputs[slot : slot + 1] if slot < form.carried else []
+            return [form.body.outputs[slot], *first]
+        if id(node) in self._nodes:
+            return []
+        self._nodes.add(id(node))
+        return [*node.inputs, *(value for _, body in bodies_of(node) for value in body.outputs)]
+
+
+def _behind_input(form: _ScanForm, slot: int) -> list[Value]:
+    """Return what an input of a Scan body needs directly."""
+    following = [form.body.outputs[slot]] if slot < form.carried else []
+    return [form.node.inputs[slot], *following]
+
+
+def _dead_nodes(graph: Graph, need: _Need) -> Iterable[Node]:
+    """Yield the nodes that are not needed, without those inside them."""
+    for node in graph.nodes:
+        if not need.node(node):
+            yield node
+            continue
+        for _, body in bodies_of(node):
+            yield from _dead_nodes(body, need)
+
+
+def _narrow(form: _ScanForm, need: _Need, rewriter: Rewriter, tally: Tally) -> None:
+    """Cut the slots of a Scan that nothing needs, in the node and in the body."""
+    node, body, carried = form.node, form.body, form.carried
+    reads, makes = [list(map(need.value, values)) for values in (body.inputs, node.outputs)]
+    for slot in range(carried):
+        reads[slot] = makes[slot] = reads[slot] or makes[slot]
+    if all(reads) and all(makes):
+        return
+    _remark(body.inputs[:carried], reads[:carried], "carried-states", tally)
+    _remark(body.inputs[carried:], reads[carried:], "scan-inputs", tally)
+    _remark(body.outputs[carried:], makes[carried:], "scan-outputs", tally)
+    for side, kept in (("input", reads[carried:]), ("output", makes[carried:])):
+        for what in ("axes", "directions"):
+            name = f"scan_{side}_{what}"
+            if name in node.attrs:
+                rewriter.set_attribute(node, name, _chosen(node.attrs[name], kept) or None)
+    rewriter.set_attribute(node, "num_scan_inputs", sum(reads[carried:]))
+    inputs, outputs = _chosen(node.inputs, reads), _chosen(node.outputs, makes)
+    rewriter.set_ports(body, _chosen(body.inputs, reads), _chosen(body.outputs, makes))
+    rewriter.set_ports(node, inputs, outputs)
+
+
+def _remark(values: Iterable[Value], kept: Iterable[bool], rule: str, tally: Tally) -> None:
+    for value, stays in zip(values, kept, strict=True):
+        if not stays:
+            tally.applied(rule, f"'{value.name}'")
+
+
+def _chosen(items: Sequence[Any], kept: Sequence[bool]) -> list[Any]:
+    return [item for item, stays in zip(items, kept, strict=True) if stays]
