@@ -405,7 +405,7 @@ class NetworkBuilder:
     def grow(self) -> RandomNetwork:
         """Choose a network."""
         pick = self.choices.pick
-        maps = pick((False, False, True))
+        maps = pick((False, False, True)) and self.dtype == np.float32  # no runtime convolves doubles
         shape: tuple[int, ...] = (pick((1, 2)), 4, 4) if maps else (pick((3, 4, 6)),)
         stream = Stream("x", shape)
         if maps:

@@ -33,7 +33,12 @@ class Budget:
             if value is not None and not 0 <= value <= 1:
                 raise InputError(f"--max-{name.replace('_', '-')} is {value:g}; give a fraction between 0 and 1")
 
+    def limits(self) -> list[tuple[str, float]]:
+        """Return the limits that are set, by name."""
+        named = [(name, getattr(self, name)) for name in ("accuracy_drop", "decision_change", "spike_change")]
+        return [(name, float(value)) for name, value in named if value is not None]
+
     @property
     def is_set(self) -> bool:
         """Tell whether any limit is set."""
-        return any(v is not None for v in (self.accuracy_drop, self.decision_change, self.spike_change))
+        return bool(self.limits())

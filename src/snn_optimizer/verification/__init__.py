@@ -15,6 +15,7 @@ from snn_optimizer.verification.accuracy import (
 from snn_optimizer.verification.compare import Comparison, Difference, Level, compare_outputs
 from snn_optimizer.verification.equivalence import Referee, verify
 from snn_optimizer.verification.interface import interface_difference
+from snn_optimizer.verification.mixing import mixed
 from snn_optimizer.verification.seekers import seek_thresholds
 from snn_optimizer.verification.stimuli import Ranges, Stimulus, generate
 from snn_optimizer.verification.verdict import CaseResult, Equivalence, Verdict
@@ -37,6 +38,7 @@ __all__ = [
     "decisions",
     "generate",
     "interface_difference",
+    "mixed",
     "predict",
     "score",
     "seek_thresholds",

@@ -147,7 +147,12 @@ class Referee:
             return Equivalence(Verdict.DIFFERENT, difference, level)
         trial = _Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
         trial.judge(original.cases_for(level))
-        if trial.results and trial.identical and original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC):
+        if (
+            trial.results
+            and trial.identical
+            and original.observer is None
+            and level in (Level.BITWISE, Level.ALGEBRAIC)
+        ):
             self._look_through(original, after, trial)
         return trial.result()
 

@@ -109,9 +109,7 @@ def _candidate_classes(groups: UnitGroups, silent: dict[int, Mask]) -> Mask:
 
 def _is_observed(groups: UnitGroups, selected: Mask, proved: dict[int, Mask]) -> bool:
     """Tell whether any removed unit was only seen, not proved, to be silent."""
-    return any(
-        bool((selected[groups.classes_at(p.labels)] & ~proved[id(p.node)]).any()) for p in groups.populations
-    )
+    return any(bool((selected[groups.classes_at(p.labels)] & ~proved[id(p.node)]).any()) for p in groups.populations)
 
 
 def _remark(
