@@ -46,6 +46,7 @@ __all__ = [
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
 Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Dataset
+LARGEST_IN_MEMORY = 256 << 20  # bytes of weights that are serialized only to be counted
 DEFAULT_PASSES = ("dead-neuron-elimination", "redundancy-elimination", "layer-fusion")
 CLASSIC_TEXT = {
     "dead-neuron-elimination": "dead-neuron-elimination{measured}",
@@ -369,8 +370,11 @@ def _file_bytes(model: Model) -> int:
 
 
 def _stored_bytes(graph: SNNGraph) -> int:
-    """Return the size the model has in one file: skeleton and weights."""
-    return len(graph.module.skeleton(0).SerializeToString()) + graph.module.initializer_bytes()
+    """Return the size the model has in one file; of a very large one without building it, a little more than it is."""
+    weights = graph.module.initializer_bytes()
+    if weights < LARGEST_IN_MEMORY:
+        return len(graph.to_onnx().SerializeToString())
+    return len(graph.module.skeleton().SerializeToString()) + weights
 
 
 def _evidence(equivalence: Equivalence) -> Evidence:

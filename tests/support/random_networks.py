@@ -170,6 +170,7 @@ class NetworkBuilder:
     # -- neurons ---------------------------------------------------------------------------
 
     def variant(self, *operators: str, form: str = "sequence") -> NeuronVariant:
+        """Any kind of neuron; only feed-forward ones without a limit of spikes, others could explode."""
         pick = self.choices.pick
         operator = pick(operators or ("LIF", "LIF", "IF", "CubaLIF"))
         if operator == "LI":
@@ -180,12 +181,15 @@ class NetworkBuilder:
             reset=pick(("subtract", "to-value", "none")),
             reset_delay=pick((0, 1)),
             fire=pick(("gt", "ge")),
-            max_spikes=pick((1, 1, 1, 3, 0)),
+            max_spikes=pick((1, 1, 1, 3, 0) if form == "sequence" else (1, 1, 3)),
             arithmetic="decay" if operator == "IF" else pick(("decay", "decay", "relax")),
         )
 
-    def parameter(self, name: str, role: str, shape: Sequence[int]) -> str:
-        """A neuron parameter or initial state: one scalar for several layers, one for this layer, or one per unit."""
+    def parameter(self, name: str, role: str, shape: Sequence[int], variant: NeuronVariant) -> str:
+        """A neuron parameter or initial state: one scalar for several layers, one for this layer, or one per unit.
+
+        A neuron that may fire several times per step counts quotients: its threshold is positive.
+        """
         pick = self.choices.pick
         values = {
             "alpha": (0.5, 0.25),
@@ -196,12 +200,14 @@ class NetworkBuilder:
             "v0": (0.0, 0.0, 0.5, 1.5),
             "i0": (0.0, 0.0, 0.5, 1.0),
         }[role]
+        shared = f"shared.{role}"
+        if role == "v_threshold" and variant.max_spikes != 1:
+            values, shared = values[:5], "shared.positive_threshold"
         if self.grid != "dyadic" and role in {"alpha", "beta"}:
             values = (0.9, 0.9, 0.8, 1.0)
         kind = pick(("scalar", "shared", "unit", "vector"))
         if kind == "shared":
-            name = f"shared.{role}"
-            return name if name in self.constants else self.constant(name, pick(values))
+            return shared if shared in self.constants else self.constant(shared, pick(values))
         if kind == "scalar":
             return self.constant(name, pick(values))
         if kind == "unit":
@@ -221,7 +227,7 @@ class NetworkBuilder:
             self.hidden, output = True, "hidden"
             self.outputs.append(self.tensor_info("hidden", self.sequence_shape(shape)))
         spikes = output or f"{name}.out"
-        inputs = [self.parameter(f"{name}.{role}", role, shape) for role in variant.inputs[1:]]
+        inputs = [self.parameter(f"{name}.{role}", role, shape, variant) for role in variant.inputs[1:]]
         self.call(name, variant, [current, *inputs], [spikes, *(f"{name}.{final}" for final in variant.outputs[1:])])
         return Stream(spikes, tuple(shape))
 
@@ -363,7 +369,7 @@ class NetworkBuilder:
             transposed = back if flip else body.node("Transpose", [back], f"{name}.recurrent.T", perm=[1, 0])
             product = body.node("MatMul", [f"{name}.s", transposed], f"{name}.back")
             product = body.node("Add", [drive, product], f"{name}.current")
-        parameters = [self.parameter(f"{name}.{role}", role, (units,)) for role in variant.inputs[1 + len(states) :]]
+        parameters = [self.parameter(f"{name}.{role}", role, (units,), variant) for role in variant.inputs[1 + len(states) :]]
         after = [f"{name}.{state}.after" for state in states]
         body.call(f"{name}.cell", variant, [product, *(f"{name}.{s}" for s in states), *parameters], [f"{name}.fired", *after])
         body.node("Identity", [f"{name}.fired"], f"{name}.carried")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import onnx_graphsurgeon as gs
-from google.protobuf.message import DecodeError, EncodeError  # type: ignore[import-untyped]  # has none
+from google.protobuf.message import DecodeError, EncodeError
 from onnx import AttributeProto, FunctionProto, ModelProto, NodeProto
 
 from snn_optimizer.errors import ModelLoadError, UnsupportedModelError

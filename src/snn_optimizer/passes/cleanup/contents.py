@@ -42,8 +42,10 @@ def same_bytes(first: Array, second: Array) -> bool:
 
 def value_key(value: Value) -> Hashable:
     """Return what two values must share to be the same: the object, or the contents of small constants."""
-    if is_missing(value):
-        return "missing"
+    return "missing" if is_missing(value) else _held_key(value)
+
+
+def _held_key(value: Value) -> Hashable:
     shape, dtype = shape_of_constant(value), dtype_of_constant(value)
     if shape is None or dtype is None or prod(shape) * dtype.itemsize > _SMALL:
         return "value", id(value)
@@ -70,4 +72,4 @@ def attribute_key(held: Any) -> Hashable:
         return _array_key(held)
     if isinstance(held, Message):
         return type(held).__name__, held.SerializeToString(deterministic=True)
-    return value_key(held)
+    return _held_key(held)  # a tensor: it may have no name and is there all the same

@@ -59,16 +59,8 @@ class DeadCode(Pass):
         """Find what is needed, cut the rest."""
         module = graph.module
         tally = Tally()
-        need = _Need(module, tally)
-        rewriter = Rewriter(module)
-        dead = list(_dead_nodes(module.graph, need))
-        for node in dead:
-            tally.applied("nodes", describe(node))
-        rewriter.erase(dead)
-        for form in need.scans.values():
-            if not rewriter.is_erased(form.node):
-                _narrow(form, need, rewriter, tally)
-        rewriter.finish()
+        while _cut(module, tally):
+            pass
         others = remove_dead(module)
         tally.report(context, _SENTENCES)
         outcome = Outcome(changes=tally.changes + others, details=tally.counts())
@@ -77,6 +69,26 @@ class DeadCode(Pass):
             message = f"removed {others} constants and functions that nothing uses"
             context.applied("constants-and-functions", f"'{module.graph.name}'", message, number=others)
         return outcome
+
+
+def _cut(module: Module, tally: Tally) -> bool:
+    """Remove what is not needed; return whether to look again, now that a choice of scan input is made."""
+    before = tally.changes
+    need = _Need(module)
+    rewriter = Rewriter(module)
+    dead = list(_dead_nodes(module.graph, need))
+    for node in dead:
+        tally.applied("nodes", describe(node))
+    rewriter.erase(dead)
+    for form in need.scans.values():
+        if need.node(form.node):
+            _narrow(form, need, rewriter, tally)
+    rewriter.finish()
+    again = need.chose and tally.changes > before
+    if not again:
+        for node, refusal in need.opaque:
+            tally.missed(refusal, describe(node))
+    return again
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,11 +127,23 @@ def _length(node: Node, side: str, number: int) -> bool:
 
 
 class _Need:
-    """Which nodes, and which values of ``Scan`` nodes and bodies, the outputs of a model need."""
+    """Which nodes, and which values of ``Scan`` nodes and bodies, the outputs of a model need.
 
-    def __init__(self, module: Module, tally: Tally) -> None:
+    Attributes
+    ----------
+    scans : dict from id to _ScanForm
+    opaque : list of (Node, Refusal)
+        Needed Scan nodes that are kept whole.
+    chose : bool
+        Whether some Scan needed none of its several scan inputs, so that one was chosen.
+    """
+
+    def __init__(self, module: Module) -> None:
         self.index = GraphIndex(module)
         self.scans: dict[int, _ScanForm] = {}
+        self.opaque: list[tuple[Node, Refusal]] = []
+        self.chose = False
+        self._needed_scans: list[_ScanForm] = []
         self._values: set[int] = set()
         self._nodes: set[int] = set()
         self._inputs: dict[int, tuple[_ScanForm, int]] = {}  # body inputs
@@ -128,14 +152,13 @@ class _Need:
             if is_standard(node, "Scan"):
                 form = _ScanForm.of(node, module.opset())
                 if isinstance(form, Refusal):
-                    tally.missed(form, describe(node))
+                    self.opaque.append((node, form))
                 else:
                     self._add_scan(form)
         self._follow(module.graph.outputs)
-        for form in self._stepless():
-            outer = form.node.inputs[form.carried :]
-            slot = next((i for i, value in enumerate(outer) if self.value(value)), 0)
-            self._follow([form.body.inputs[form.carried + slot]])
+        for form in self._needed_scans:  # grows meanwhile
+            self._keep_step(form)
+        self.opaque = [(node, refusal) for node, refusal in self.opaque if self.node(node)]
 
     def node(self, node: Node) -> bool:
         """Tell whether a node is needed."""
@@ -150,19 +173,14 @@ class _Need:
         self._inputs.update((id(value), (form, slot)) for slot, value in enumerate(form.body.inputs))
         self._outputs.update((id(value), slot) for slot, value in enumerate(form.node.outputs))
 
-    def _stepless(self) -> Iterable[_ScanForm]:
-        """Yield needed scans without a needed scan input, those that appear meanwhile included."""
-        done: set[int] = set()
-        while True:
-            found = [
-                form
-                for key, form in self.scans.items()
-                if key in self._nodes and key not in done and not any(map(self.value, form.body.inputs[form.carried :]))
-            ]
-            if not found:
-                return
-            done.add(id(found[0].node))
-            yield found[0]
+    def _keep_step(self, form: _ScanForm) -> None:
+        """Keep one scan input, needed elsewhere if possible, of a Scan that needs none but their length."""
+        scanned = form.body.inputs[form.carried :]
+        if any(map(self.value, scanned)):
+            return
+        outer = form.node.inputs[form.carried :]
+        self.chose |= len(outer) > 1
+        self._follow([scanned[next((slot for slot, value in enumerate(outer) if self.value(value)), 0)]])
 
     def _follow(self, wanted: Sequence[Value]) -> None:
         pending = list(wanted)
@@ -181,6 +199,8 @@ class _Need:
         """Return what an output of a node needs directly."""
         form = self.scans.get(id(node))
         if form is not None:
+            if id(node) not in self._nodes:
+                self._needed_scans.append(form)
             self._nodes.add(id(node))
             slot = self._outputs[id(value)]
             first = form.node.inputs[slot : slot + 1] if slot < form.carried else []
