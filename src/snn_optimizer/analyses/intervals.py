@@ -103,35 +103,37 @@ def contract(weights: npt.NDArray[Any], incoming: Range, bias: npt.NDArray[Any] 
 
     Notes
     -----
-    The true sum lies in ``center +- radius``. Any summation tree over ``n``
-    terms, products and FMA included, is off by at most ``gamma_k * sum |w x|``
-    with ``k = 2 n + 1`` (Higham, *Accuracy and Stability of Numerical
-    Algorithms*, section 4.2); zero weights add nothing, so ``n`` counts the
-    non-zero ones.
+    Any summation tree over ``n`` terms, products and FMA included, is off by at most
+    ``gamma_k sum |t_i|`` with ``k = 2 n + 1`` (Higham, *Accuracy and Stability of Numerical
+    Algorithms*, section 4.2); zero weights add nothing, so ``n`` counts the non-zero ones.
+    Since ``t + gamma |t|`` grows with ``t``, the largest result is at most the sum of it over
+    the upper ends of the terms: negative terms do not widen the upper bound.
     """
     rows, columns = weights.shape
     low, high = np.broadcast_to(incoming.low, (columns,)), np.broadcast_to(incoming.high, (columns,))
     fixed = np.broadcast_to(incoming.fixed, (columns,))
     infinite = ~(np.isfinite(low) & np.isfinite(high))
     low, high = np.where(infinite, 0, low), np.where(infinite, 0, high)
-    middle, radius = (low + high) / 2, (high - low) / 2
-    spread = np.stack([radius, np.maximum(np.abs(low), np.abs(high)), ~fixed, infinite], axis=1).astype(np.float64)
-    center, half = np.empty(rows), np.empty(rows)
-    steady = np.empty(rows, np.bool_)
+    flags = [~fixed, infinite]
+    for_positive = np.stack([high, np.abs(high), low, np.abs(low), *flags], axis=1).astype(np.float64)
+    for_negative = np.stack([low, -np.abs(low), high, -np.abs(high), *flags], axis=1).astype(np.float64)
+    lower, upper, steady = np.empty(rows), np.empty(rows), np.empty(rows, np.bool_)
     step = max(1, CHUNK // max(columns, 1))
     offset = np.zeros(rows) if bias is None else np.asarray(bias, np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
         for start in range(0, rows, step):
             block = np.asarray(weights[start : start + step], np.float64)
             part = slice(start, start + step)
-            center[part] = block @ middle + offset[part]
-            absolute = np.abs(block)
-            sums = absolute @ spread
+            positive = np.maximum(block, 0)
+            sums, others = positive @ for_positive, np.minimum(block, 0) @ for_negative
             terms = 2 * np.count_nonzero(block, axis=1) + 1
-            gamma = terms * roundoff / (1 - terms * roundoff)
-            mass = sums[:, 1] + np.abs(offset[part])
             # the float64 evaluation of these sums is off too, by 2^-29 of the same gamma; doubling covers it
-            half[part] = sums[:, 0] + np.where(sums[:, 1] > 0, 2 * gamma * mass, 0)
-            half[part] = np.where(sums[:, 3] > 0, np.inf, half[part])
-            steady[part] = sums[:, 2] == 0
-        return Range.of(center - half, center + half, steady)
+            gamma = 2 * terms * roundoff / (1 - 2 * terms * roundoff)
+            most, least = sums[:, 1] + others[:, 1], sums[:, 3] + others[:, 3]
+            moved = (most > 0) | (least > 0)
+            size = np.where(moved, np.abs(offset[part]), 0)
+            unknown = sums[:, 5] - others[:, 5] > 0
+            upper[part] = np.where(unknown, np.inf, sums[:, 0] + others[:, 0] + offset[part] + gamma * (most + size))
+            lower[part] = np.where(unknown, -np.inf, sums[:, 2] + others[:, 2] + offset[part] - gamma * (least + size))
+            steady[part] = sums[:, 4] - others[:, 4] == 0
+        return Range.of(lower, upper, steady)

@@ -109,10 +109,10 @@ class _Run:
         beta = parameters.get("beta") or one
         if variant.arithmetic == "relax":  # v + gain * (j - v): the decay that acts is 1 - gain
             beta = Range.of(1 - self.gain.high, 1 - self.gain.low, self.gain.fixed)
-        self.known = bool((beta.low >= 0).all()) and bool(np.isfinite(beta.high).all())
+        self.known = _is_decay(beta)
         self.beta = beta
-        self.drive = self._drive(current)
         self.current = current
+        self.drive = self._drive(current)
 
     def steady(self) -> npt.NDArray[np.bool_]:
         """A readout without input and state is constant only when nothing drives it."""
@@ -120,27 +120,36 @@ class _Run:
         return np.asarray(still)
 
     def _drive(self, current: Range) -> Range:
-        """Bounds of gain * j at every step, the synaptic filter of CubaLIF included."""
+        """Bounds of gain * j that hold at every step, the synaptic filter of CubaLIF included."""
         if self.variant.operator == "CubaLIF":
-            current = self._filtered(current)
-        low, high = _product(self.gain, current)
-        return Range.of(low, high)
-
-    def _filtered(self, current: Range) -> Range:
-        """Hull over all steps of i' = alpha * i + x, for alpha >= 0."""
-        alpha, start = self.parameters["alpha"], self.parameters["i0"]
-        if not (alpha.low >= 0).all() or not np.isfinite(alpha.high).all():
-            return Range.unknown(current.rank)
-        with np.errstate(all="ignore"):
-            low, high = self._extremes(alpha, Range.of(current.low, current.high), start)
-        return Range.of(low, high)
+            alpha, start = self.parameters["alpha"], self.parameters["i0"]
+            with np.errstate(all="ignore"):
+                low, high = self._extremes(alpha, Range.of(current.low, current.high), start)
+            usable = _is_decay(alpha)
+            current = Range.of(np.where(usable, low, -np.inf), np.where(usable, high, np.inf))
+        return Range.of(*_product(self.gain, current))
 
     def reset_free(self) -> tuple[Array, Array]:
         """Hull over all steps of the membrane before any reset."""
-        if not self.known:
-            shape = np.broadcast_shapes(self.drive.low.shape, self.start.low.shape)
-            return np.full(shape, -np.inf), np.full(shape, np.inf)
-        return self._extremes(self.beta, self.drive, self.start)
+        if self.variant.operator == "CubaLIF" and self.steps is not None:
+            low, high = self._joint(self.steps)
+        else:
+            low, high = self._extremes(self.beta, self.drive, self.start)
+        return np.where(self.known, low, -np.inf), np.where(self.known, high, np.inf)
+
+    def _joint(self, steps: int) -> tuple[Array, Array]:
+        """Step synaptic current and membrane together: the current of step t drives the membrane of step t."""
+        alpha, start = self.parameters["alpha"], self.parameters["i0"]
+        usable = _is_decay(alpha)
+        signal = Range.of(self.current.low, self.current.high)
+        current_low, current_high, low, high = start.low, start.high, self.start.low, self.start.high
+        lowest, highest = np.asarray(np.inf), np.asarray(-np.inf)
+        for _ in range(steps):
+            current_low, current_high = self._step(alpha, signal, current_low, current_high)
+            drive = Range.of(*_product(self.gain, Range.of(current_low, current_high)))
+            low, high = self._step(self.beta, drive, low, high)
+            lowest, highest = np.minimum(lowest, low), np.maximum(highest, high)
+        return np.where(usable, lowest, -np.inf), np.where(usable, highest, np.inf)
 
     def _extremes(self, decay: Range, drive: Range, start: Range) -> tuple[Array, Array]:
         """Hull over steps 1, 2, ... of v' = decay * v + drive, opened by rounding at each step."""
@@ -154,20 +163,34 @@ class _Run:
         return self._unbounded(decay, drive, start, low, high)
 
     def _step(self, decay: Range, drive: Range, low: Array, high: Array) -> tuple[Array, Array]:
-        size = np.maximum(np.abs(low), np.abs(high)) * np.maximum(decay.high, 1)
-        margin = self.unit * (size + np.maximum(np.abs(drive.low), np.abs(drive.high)))
-        lower = np.minimum(decay.low * low, decay.high * low) + drive.low - margin
-        upper = np.maximum(decay.low * high, decay.high * high) + drive.high + margin
+        slack_low, slack_high = self._slack(np.abs(low), np.abs(high), decay, drive)
+        lower = np.minimum(decay.low * low, decay.high * low) + drive.low - slack_low
+        upper = np.maximum(decay.low * high, decay.high * high) + drive.high + slack_high
         return lower, upper
+
+    def _slack(self, size_low: Array, size_high: Array, decay: Range, drive: Range) -> tuple[Array, Array]:
+        """Rounding of one step at the lower and at the upper end, for membranes of these sizes.
+
+        Every operation of ``decay * v + gain * j`` is monotone and so is rounding: the float at the
+        upper end bounds all others, and only its own rounding counts. ``v + gain * (j - v)`` is not
+        monotone operation by operation, so there both ends count.
+        """
+        grown = np.maximum(decay.high, 1)
+        at_low = self.unit * (size_low * grown + np.abs(drive.low))
+        at_high = self.unit * (size_high * grown + np.abs(drive.high))
+        if self.variant.arithmetic == "relax":
+            at_low = at_high = np.maximum(at_low, at_high) * 2
+        return at_low, at_high
 
     def _unbounded(self, decay: Range, drive: Range, start: Range, low: Array, high: Array) -> tuple[Array, Array]:
         """The affine recurrence is monotone, so its extremes are the first step and the limit."""
-        size = np.maximum(np.abs(drive.low), np.abs(drive.high))
-        room = 1 - decay.high * (1 + 2 * self.unit)
-        reach = np.maximum(np.maximum(np.abs(start.low), np.abs(start.high)), size / np.where(room > 0, room, np.nan))
-        margin = self.unit * (2 * reach + size)
-        limit_low = _limit(drive.low - margin, decay, upper=False)
-        limit_high = _limit(drive.high + margin, decay, upper=True)
+        room = 1 - decay.high * (1 + 4 * self.unit)
+        open_room = np.where(room > 0, room, np.nan)
+        reach_low = np.maximum(np.abs(start.low), np.abs(drive.low) / open_room)
+        reach_high = np.maximum(np.abs(start.high), np.abs(drive.high) / open_room)
+        slack_low, slack_high = self._slack(2 * reach_low, 2 * reach_high, decay, drive)
+        limit_low = _limit(drive.low - slack_low, decay, upper=False)
+        limit_high = _limit(drive.high + slack_high, decay, upper=True)
         lower = np.where(room > 0, np.minimum(low, limit_low), -np.inf)
         upper = np.where(room > 0, np.maximum(high, limit_high), np.inf)
         # without decay the membrane moves one way only when the drive has one sign: fl(v + d) <= v for d <= 0
@@ -180,7 +203,7 @@ class _Run:
         """Lower bound of the membrane over all steps if it fired at each; -inf when that cannot be shown."""
         shape = np.broadcast_shapes(self.drive.low.shape, *(r.low.shape for r in self.parameters.values()))
         threshold = self.parameters.get("v_threshold")
-        if threshold is None or self.variant.max_spikes != 1 or not self.known:
+        if threshold is None or self.variant.max_spikes != 1:
             return np.full(shape, -np.inf)
         low = np.broadcast_to(self._charge_low(self.start.low), shape)
         lowest = low
@@ -193,12 +216,12 @@ class _Run:
             origin = self._following(np.zeros(shape), threshold)
             room = 1 - self.beta.high
             limit = np.where(room > 0, origin / np.where(room > 0, room, 1), np.inf)
-            guess = np.minimum(low, limit - 1e-6 * np.maximum(1, np.abs(limit)))
+            guess = np.where(room > 0, np.minimum(low, limit - 1e-6 * np.maximum(1, np.abs(limit))), low)
             lowest = np.where(self._following(guess, threshold) >= guess, guess, -np.inf)
         if self.variant.reset_delay:  # the first step must not start with a reset
             quiet = self.start.high <= threshold.low if self.variant.fire == "gt" else self.start.high < threshold.low
             lowest = np.where(quiet, lowest, -np.inf)
-        return lowest
+        return np.where(self.known, lowest, -np.inf)
 
     def _following(self, charged: Array, threshold: Range) -> Array:
         """Lower bound of the next charged membrane, after a spike of the present one."""
@@ -236,6 +259,11 @@ class _Run:
         if self.variant.reset == "to-value":
             return np.broadcast_to(self.parameters["v_reset"].low, charged.shape)
         return charged
+
+
+def _is_decay(factor: Range) -> Mask:
+    """Tell where a factor is known, finite and not negative, which makes the recurrence monotone."""
+    return np.asarray((factor.low >= 0) & np.isfinite(factor.high))
 
 
 def _limit(drive: Array, decay: Range, *, upper: bool) -> Array:

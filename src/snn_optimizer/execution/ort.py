@@ -101,6 +101,8 @@ class Session:
         options.use_deterministic_compute = True
         levels = onnxruntime.GraphOptimizationLevel
         options.graph_optimization_level = levels.ORT_ENABLE_ALL if optimize else levels.ORT_DISABLE_ALL
+        # buffers are reused by declared symbolic sizes; exporters declare wrong ones, which only the optimizer repairs
+        options.enable_mem_reuse = optimize
         if external_data is not None:
             folder = str(Path(external_data).resolve())
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)

@@ -40,21 +40,32 @@ class ExpiredValues:
     def dead_nodes(self, candidates: Iterable[Value]) -> list[Node]:
         """Unlink and return the producers of ``candidates`` that nothing needs any more.
 
-        Producers of what those read are candidates in turn.
+        Producers of what those read are candidates in turn. Readers are counted down and
+        unlinked together at the end, so that a constant that many dead nodes read is not
+        searched once for each of them.
         """
         pending = list(candidates)
-        dead: list[Node] = []
+        readers: dict[int, int] = {}
+        dead: dict[int, Node] = {}
+
+        def is_read(value: Value) -> bool:
+            return readers.get(id(value), len(value.outputs)) > 0 or id(value) in self._outputs
+
         while pending:
             value = pending.pop()
             self.touched.append(value)
-            if not value.name or not value.inputs or self.is_needed(value):
+            if not value.name or not value.inputs or is_read(value):
                 continue
             node = value.inputs[0]
-            if any(output.name and self.is_needed(output) for output in node.outputs):
+            if id(node) in dead or any(output.name and is_read(output) for output in node.outputs):
                 continue
-            dead.append(node)
-            pending.extend(detach([node]))
-        return dead
+            dead[id(node)] = node
+            for reader in with_bodies([node]):
+                for read in reader.inputs:
+                    readers[id(read)] = readers.get(id(read), len(read.outputs)) - 1
+                    pending.append(read)
+        detach(dead.values())
+        return list(dead.values())
 
 
 def drop_unused_constants(module: Module, candidates: Iterable[Value], expired: ExpiredValues) -> int:

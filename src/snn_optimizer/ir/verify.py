@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from typing import Final
 
 import onnx_graphsurgeon as gs
 
@@ -11,6 +11,12 @@ from snn_optimizer.ir.module import OPERATOR_DOMAIN, Module
 from snn_optimizer.ir.types import Node, Scope, Value, bodies_of, describe
 
 __all__ = ["verify_structure"]
+
+
+# The readers of a value as one number, so that a check of many nodes makes few objects:
+# how many times this, plus the sum of their ids. Two different sets of readers that add up
+# to the same would need ids that happen to.
+_READER: Final = 1 << 80
 
 
 def verify_structure(module: Module) -> None:
@@ -37,8 +43,9 @@ class _Checker:
         self.module = module
         self.functions = {module.key_of(function) for function in module.functions}
         self.required = module.loaded_functions
-        self.readers: defaultdict[int, list[int]] = defaultdict(list)
+        self.readers: dict[int, int] = {}  # id of a value to the fingerprint of its readers
         self.producers: dict[int, int] = {}
+        self.given: set[int] = set()  # inputs and initializers
         self.values: dict[int, Value] = {}
         self.nodes: set[int] = set()
 
@@ -48,19 +55,22 @@ class _Checker:
         record = self.module.sidecar.record(graph)
         local: dict[str, Value] = {}
         for value in graph.inputs:
-            self.define(value, local, scope, "input")
+            if not self.define(value, local):
+                raise IRVerificationError(f"{scope.path}: input '{value.name}' has no name of its own")
         for value in record.initializers:
-            self.define(value, local, scope, "initializer")
+            if not self.define(value, local):
+                raise IRVerificationError(f"{scope.path}: initializer '{value.name}' has no name of its own")
+        self.given.update(map(id, local.values()))
         for node in graph.nodes:
             self.node(node, local, outer, scope)
         for value in graph.outputs:
             if not self.visible(value, local, outer):
                 raise IRVerificationError(f"{scope.path}: output '{value.name}' is not produced")
 
-    def define(self, value: Value, local: dict[str, Value], scope: Scope, what: str) -> None:
-        if local.setdefault(value.name, value) is not value or not value.name:
-            raise IRVerificationError(f"{scope.path}: {what} '{value.name}' has no name of its own")
+    def define(self, value: Value, local: dict[str, Value]) -> bool:
+        """Note a value of a scope; False when its name is taken or empty."""
         self.values[id(value)] = value
+        return bool(value.name) and local.setdefault(value.name, value) is value
 
     def visible(self, value: Value, local: dict[str, Value], outer: tuple[dict[str, Value], ...]) -> bool:
         """Tell whether reading this value's name here gives this value."""
@@ -86,14 +96,18 @@ class _Checker:
                     f"{scope.path}: input '{value.name}' of node {describe(node)} is not produced before it"
                 )
             self.values[id(value)] = value
-            self.readers[id(value)].append(id(node))
+            self.readers[id(value)] = self.readers.get(id(value), 0) + _READER + id(node)
         if node.attrs:
             for name, body in bodies_of(node):
                 inner = Scope(body, f"{scope.path}/{node.name}.{name}", "body", node, scope)
                 self.scope(inner, (local, *outer))
         for value in node.outputs:
             if value.name:
-                self.define(value, local, scope, f"output of node {describe(node)}")
+                taken = id(value) in self.producers or id(value) in self.given
+                if taken or not self.define(value, local):
+                    raise IRVerificationError(
+                        f"{scope.path}: output '{value.name}' of node {describe(node)} has no name of its own"
+                    )
                 self.producers[id(value)] = id(node)
         self.call(node, scope)
 
@@ -103,14 +117,15 @@ class _Checker:
         key = self.module.call_key(node)
         if key not in self.functions and key in self.required:
             raise IRVerificationError(f"{scope.path}: node {describe(node)} calls a function that is gone")
-        if node.domain == OPERATOR_DOMAIN and key not in self.functions | self.module.bodiless:
+        if node.domain == OPERATOR_DOMAIN and key not in self.functions and key not in self.module.bodiless:
             raise IRVerificationError(f"{scope.path}: node {describe(node)} calls '{node.op}', which has no function")
 
     def links(self) -> None:
         for key, value in self.values.items():
-            made = [id(node) for node in value.inputs]
-            if made != ([self.producers[key]] if key in self.producers else []):
+            if len(value.inputs) != (key in self.producers) or (
+                value.inputs and id(value.inputs[0]) != self.producers[key]
+            ):
                 raise IRVerificationError(f"value '{value.name}' does not know its producer")
-            read = [id(node) for node in value.outputs]
-            if read != self.readers[key] and sorted(read) != sorted(self.readers[key]):
+            known = sum(map(id, value.outputs)) + len(value.outputs) * _READER
+            if known != self.readers.get(key, 0):
                 raise IRVerificationError(f"value '{value.name}' does not know its readers")

@@ -218,8 +218,11 @@ def _count(variant: NeuronVariant, potential: str, spikes: str, *, cast: bool) -
     """Lines from a potential to whether (``<spikes>_fired``) and how often (``<spikes>``) it fires."""
     fired = f"{spikes}_fired"
     if variant.max_spikes == 1:
-        comparison = "Greater" if variant.fire == "gt" else "GreaterOrEqual"
-        lines = [f"{fired} = {comparison}({potential}, v_threshold)"]
+        lines = [f"{fired} = Greater({potential}, v_threshold)"]
+        if variant.fire == "ge":
+            # Not GreaterOrEqual: before 1.24 onnxruntime loses its shape in a loop body and refuses to run.
+            lines = [f"{spikes}_larger = Max({potential}, v_threshold)"]
+            lines.append(f"{fired} = Equal({spikes}_larger, {potential})")
         return [*lines, f"{spikes} = CastLike({fired}, {potential})"] if cast else lines
     level = f"{spikes}_level"
     lines = [f"{spikes}_ratio = Div({potential}, v_threshold)"]

@@ -20,7 +20,7 @@ from snn_optimizer.analyses import NO_UNIT, Contraction, Role, Site, UnitGroups,
 from snn_optimizer.ir import Graph, Node, Rewriter, SNNGraph, Use, Value, array_of, is_constant
 from snn_optimizer.passes.base import Refusal
 
-__all__ = ["Mask", "Surgeon", "first_of_axis"]
+__all__ = ["Mask", "Surgeon", "add_behind", "first_of_axis", "is_padded"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -53,7 +53,7 @@ class Surgeon:
             if not positions.any():
                 continue
             values, fixed = self._emitted(contraction, ranges)
-            if _is_padded(contraction.node):
+            if is_padded(contraction.node):
                 fixed = fixed & (values == 0)
             for c in np.unique(self.groups.classes_at(contraction.labels_in)[positions & ~fixed]):
                 refusals[int(c)] = Refusal(
@@ -142,7 +142,7 @@ class Surgeon:
     def _add_behind(self, contraction: Contraction, delta: npt.NDArray[np.float64], dtype: Any) -> None:
         """Add to the constant of the Add that follows, or insert one."""
         result = contraction.result
-        following = _bias_add(result)
+        following = _bias_add(result, self._graph_of(contraction.node))
         if following is not None:
             node, slot = following
             old = array_of(node.inputs[slot])
@@ -150,16 +150,8 @@ class Surgeon:
             value = (np.broadcast_to(old, (*old.shape[:-1], len(delta))).astype(np.float64) + delta).astype(old.dtype)
             self.rewriter.edit_constant([Use(node, slot)], value)
             return
-        constant = self.rewriter.constant(f"{contraction.node.name}.bias", delta.astype(dtype))
-        fresh = self.rewriter.value(f"{result.name}.biased", result.dtype, result.shape)
-        self.rewriter.replace_uses(result, fresh)
-        add = self.rewriter.add(
-            self._graph_of(contraction.node),
-            "Add",
-            [result, constant],
-            [fresh],
-            name_hint=f"{contraction.node.name}.add_bias",
-        )
+        graph = self._graph_of(contraction.node)
+        add, _ = add_behind(self.rewriter, graph, contraction.node, result, delta.astype(dtype))
         self.extra_sites.append(Site(Use(add, 1), 0, contraction.labels_out, Role.BIAS))
 
     def _graph_of(self, node: Node) -> Graph:
@@ -269,8 +261,27 @@ def first_of_axis(groups: UnitGroups, selected: Mask) -> tuple[Mask, list[str]]:
     return result, emptied
 
 
-def _bias_add(result: Value) -> tuple[Node, int] | None:
+def add_behind(
+    rewriter: Rewriter, graph: Graph, node: Node, result: Value, values: npt.NDArray[Any]
+) -> tuple[Node, Value]:
+    """Insert an Add of a constant behind what ``node`` computes; return the Add and its sum.
+
+    All readers of ``result`` read the sum; where ``result`` is an output of the graph, it is the sum from now on.
+    """
+    if any(value is result for value in graph.outputs):
+        bare, total = rewriter.value(f"{result.name}.product", result.dtype, result.shape), result
+        rewriter.set_ports(node, list(node.inputs), [bare if value is result else value for value in node.outputs])
+    else:
+        bare, total = result, rewriter.value(f"{result.name}.biased", result.dtype, result.shape)
+        rewriter.replace_uses(result, total)
+    constant = rewriter.constant(f"{node.name}.bias", values)
+    return rewriter.add(graph, "Add", [bare, constant], [total], name_hint=f"{node.name}.add_bias"), total
+
+
+def _bias_add(result: Value, graph: Graph) -> tuple[Node, int] | None:
     """Return the Add behind a linear map whose other operand is a constant vector along the last axis."""
+    if any(value is result for value in graph.outputs):
+        return None
     if len(result.outputs) != 1 or result.outputs[0].op != "Add" or result.outputs[0].domain:
         return None
     node = result.outputs[0]
@@ -282,6 +293,6 @@ def _bias_add(result: Value) -> tuple[Node, int] | None:
     return None
 
 
-def _is_padded(node: Node) -> bool:
+def is_padded(node: Node) -> bool:
     pads: Sequence[int] = node.attrs.get("pads", ()) or ()
     return node.op == "Conv" and (any(pads) or node.attrs.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"})

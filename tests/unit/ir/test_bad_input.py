@@ -325,7 +325,7 @@ def test_sparse_index_outside(position: int, tmp_path: Path) -> None:
 def test_segment_is_unsupported() -> None:
     model = build()
     model.graph.initializer[0].segment.begin = 1
-    with pytest.raises(UnsupportedModelError, match="initializer 'v0': .*segments"):
+    with pytest.raises(UnsupportedModelError, match=r"initializer 'v0': .*segments"):
         Module.load(model)
 
 

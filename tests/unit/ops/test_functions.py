@@ -226,7 +226,7 @@ def test_bytes_do_not_depend_on_the_hash_seed() -> None:
     ("name", "operators"),
     [
         ("LIF__subtract_gt", "Mul Add Greater CastLike Mul Sub"),
-        ("LIF__subtract_ge_delayed", "Mul Add Sub GreaterOrEqual CastLike Mul"),
+        ("LIF__subtract_ge_delayed", "Mul Add Sub Max Equal CastLike Mul"),
         ("LIF__to_value_gt", "Mul Add Greater Where"),
         ("LIF__to_value_gt_delayed", "Mul Add Greater Where"),
         ("LIF__none_gt", "Mul Add Identity"),

@@ -11,6 +11,7 @@ from snn_optimizer.analyses import StaticShapes, UnitGroups
 from snn_optimizer.ir import GraphIndex, Node, Rewriter, SNNGraph, array_of, is_constant
 from snn_optimizer.passes.base import Outcome, PassContext, Refusal
 from snn_optimizer.passes.structure.linear_maps import AffineMap, affine_map, only_reader
+from snn_optimizer.passes.unit_surgery import is_padded
 
 __all__ = ["fuse_linear_maps"]
 
@@ -73,8 +74,8 @@ class _Run:
                 return False
             return False
         weights = one.weights * factor.reshape(-1, *[1] * (one.weights.ndim - 1))
-        one.store(self.rewriter, weights, one.bias * factor + shift, self._graph_of(one.node))
-        self._replace(node, one.result)
+        total = one.store(self.rewriter, weights, one.bias * factor + shift, self._graph_of(one.node))
+        self.rewriter.replace_uses(node.outputs[0], total)
         self._take(one.node, node, one.add)
         self.outcome.layers_fused += 1
         self.context.applied(
@@ -97,7 +98,7 @@ class _Run:
         if found is None:
             return False
         factor, shift = found
-        if shift.any() and one.node.op == "Conv" and _padded(one.node):
+        if shift.any() and one.node.op == "Conv" and is_padded(one.node):
             self.context.missed(
                 Refusal(
                     "padding-mixes-shift",
@@ -156,9 +157,6 @@ class _Run:
             return None
         return _per_channel(node, one.weights.shape[0], rank, channel)
 
-    def _replace(self, node: Node, value: Any) -> None:
-        self.rewriter.replace_uses(node.outputs[0], value)
-
     def _graph_of(self, node: Node) -> Any:
         return self.index.scope_of(node).graph
 
@@ -201,9 +199,3 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
 def _kind(node: Node) -> str:
     return "batch-norm" if node.op == "BatchNormalization" else "scale"
 
-
-def _padded(node: Node) -> bool:
-    return any(node.attrs.get("pads", ()) or ()) or node.attrs.get("auto_pad", "NOTSET") not in {
-        "NOTSET",
-        "VALID",
-    }

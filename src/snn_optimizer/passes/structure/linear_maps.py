@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import Contraction
-from snn_optimizer.ir import GraphIndex, Node, Rewriter, Use, Value, array_of, is_constant
+from snn_optimizer.ir import Graph, GraphIndex, Node, Rewriter, Use, Value, array_of, is_constant
+from snn_optimizer.passes.unit_surgery import add_behind
 
 __all__ = ["AffineMap", "affine_map", "only_reader"]
 
@@ -44,8 +45,11 @@ class AffineMap:
         """The linear node."""
         return self.contraction.node
 
-    def store(self, rewriter: Rewriter, weights: Array, bias: Array, graph: Any) -> None:
-        """Write new weights and bias; a bias that was absent is created only when it is not zero."""
+    def store(self, rewriter: Rewriter, weights: Array, bias: Array, graph: Graph) -> Value:
+        """Write new weights and bias and return the value after the bias.
+
+        A bias that was absent is created only when it is not zero.
+        """
         node = self.node
         order = [self.contraction.axis_out, self.contraction.axis_in]
         order += [i for i in range(weights.ndim) if i not in order]
@@ -66,13 +70,8 @@ class AffineMap:
             elif values.any():
                 rewriter.set_input(node, slot, rewriter.constant(f"{node.name}.bias", values))
         elif values.any():
-            result = self.contraction.result
-            biased = rewriter.value(f"{result.name}.biased", result.dtype, result.shape)
-            rewriter.replace_uses(result, biased)
-            rewriter.add(
-                graph, "Add", [result, rewriter.constant(f"{node.name}.bias", values)], [biased],
-                name_hint=f"{node.name}.add_bias",
-            )  # fmt: skip
+            return add_behind(rewriter, graph, node, self.contraction.result, values)[1]
+        return self.result
 
 
 def affine_map(contraction: Contraction, index: GraphIndex) -> AffineMap | None:
@@ -90,7 +89,7 @@ def affine_map(contraction: Contraction, index: GraphIndex) -> AffineMap | None:
     slot = contraction.bias_slot
     if slot is not None and len(node.inputs) > slot and node.inputs[slot].name:
         held = array_of(node.inputs[slot])
-        if held is None or held.size not in {1, len(bias)}:
+        if held is None or held.size not in {1, len(bias)} or (held.size > 1 and held.shape[-1] != held.size):
             return None
         scale = float(node.attrs.get("beta", 1.0)) if node.op == "Gemm" else 1.0
         bias = bias + held.reshape(-1).astype(np.float64) * scale

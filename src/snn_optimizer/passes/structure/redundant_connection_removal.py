@@ -63,11 +63,11 @@ def _merge_parallel(graph: SNNGraph, context: PassContext, outcome: Outcome) -> 
             first, second = pair if len(pair) == 2 else (None, None)
             if first is None or second is None or not _are_parallel(index, first, second):
                 continue
-            if index.is_interface(node.outputs[0]):
-                context.missed(Refusal("is-output", f"'{node.outputs[0].name}' is an output of the model"), node.name)
+            if index.output_of(node.outputs[0]):
+                context.missed(Refusal("is-output", f"'{node.outputs[0].name}' is an output"), node.name)
                 continue
-            first.store(rewriter, first.weights + second.weights, first.bias + second.bias, scope.graph)
-            rewriter.replace_uses(node.outputs[0], first.result)
+            weights, bias = first.weights + second.weights, first.bias + second.bias
+            rewriter.replace_uses(node.outputs[0], first.store(rewriter, weights, bias, scope.graph))
             context.applied(
                 "parallel-projections",
                 first.node.name,

@@ -7,15 +7,17 @@ from typing import Any
 import numpy as np
 
 from snn_optimizer.analyses import Contraction, StaticShapes, UnitGroups, ValueRanges
-from snn_optimizer.ir import GraphIndex, Rewriter, SNNGraph, Value
+from snn_optimizer.ir import GraphIndex, Node, Rewriter, Shape, Shapes, SNNGraph, Value, is_constant, shape_of_constant
 from snn_optimizer.ops import is_neuron
 from snn_optimizer.passes.base import Outcome, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.structure.linear_maps import affine_map
-from snn_optimizer.passes.unit_surgery import Mask
+from snn_optimizer.passes.unit_surgery import Mask, is_padded
 
 __all__ = ["replace_silent_layers"]
 
 SHAPE_WITH_RANGE = 15  # first opset whose Shape takes start and end
+LONGEST_WALK = 64  # nodes between a population and its reader
+LINEAR = frozenset({"Gemm", "MatMul", "Conv"})
 PASSING = frozenset({"Reshape", "Flatten", "Identity", "BatchNormalization", "Add", "AveragePool", "MaxPool", "Cast"})
 
 
@@ -37,7 +39,7 @@ def replace_silent_layers(graph: SNNGraph, context: PassContext, outcome: Outcom
             if bound.low.size in {1, size}
             else None
         )
-        if values is None:
+        if values is None or not np.isfinite(values).all():
             continue
         if index.scope_of(contraction.node).kind != "main":
             context.missed(
@@ -69,25 +71,80 @@ def _silent(graph: SNNGraph, groups: UnitGroups) -> dict[int, Mask]:
 
 def _feeds_on_neurons(value: Value) -> bool:
     """Tell whether a population lies behind a value: constants folded from nothing else are not a layer."""
-    return _walk_back(value, stop_at_neuron=True) is not None
-
-
-def _walk_back(value: Value, *, stop_at_neuron: bool = False) -> Any:
-    """Follow the first operand back to a neuron, or to the value that the linear map before it reads."""
-    for _ in range(64):
+    for _ in range(LONGEST_WALK):
         if not value.inputs:
-            return None
+            return False
         node = value.inputs[0]
         if is_neuron(node.domain or "", node.op):
-            if stop_at_neuron:
-                return node
-            value = node.inputs[0]
-        elif node.op in {"Gemm", "MatMul", "Conv"} and not node.domain:
-            return None if stop_at_neuron else node.inputs[0]
-        elif node.op in PASSING and not node.domain:
-            value = next((v for v in node.inputs if v.inputs), value)
-        else:
+            return True
+        if node.op not in PASSING or node.domain:
+            return False
+        value = next((v for v in node.inputs if v.inputs), value)
+    return False
+
+
+def _rows_of(value: Value, lead: int, shapes: Shapes) -> Value | None:
+    """Return a value before the silent population whose first ``lead`` axes are as long as those of ``value``.
+
+    Several leading axes must pass every node as they are. One leading axis may be split and joined by reshapes:
+    it has the same length again wherever the number of elements behind it is the same.
+    """
+    behind = _product(shapes.shape(value), lead)
+    for _ in range(LONGEST_WALK):
+        if behind is None:
             return None
+        if not value.inputs:
+            return value if lead > 1 and not is_constant(value) else None
+        node = value.inputs[0]
+        if is_neuron(node.domain or "", node.op):
+            if value is not node.outputs[0]:
+                return None
+        elif node.domain or node.op not in PASSING | LINEAR:
+            return None
+        elif node.op in LINEAR:
+            return node.inputs[0] if _keeps_rows(node, lead, behind, shapes) else None
+        elif node.op in {"Reshape", "Flatten"} and lead > 1:
+            return None
+        elif node.op in {"AveragePool", "MaxPool"}:
+            if lead > 1 or _product(shapes.shape(value), 1) != behind:
+                return None
+            behind = _product(shapes.shape(node.inputs[0]), 1)
+        elif node.op == "Add":
+            operand = _unbroadcast(node, shapes)
+            if operand is None:
+                return None
+            value = operand
+            continue
+        value = node.inputs[0]
+    return None
+
+
+def _keeps_rows(node: Node, lead: int, behind: int, shapes: Shapes) -> bool:
+    """Tell whether a linear map has ``lead`` leading axes, which it passes, and ``behind`` elements behind them."""
+    shape = shapes.shape(node.outputs[0])
+    if shape is None or not is_constant(node.inputs[1]) or node.attrs.get("transA", 0):
+        return False
+    own = len(shape) - 1 if node.op == "MatMul" else 1
+    return own == lead and _product(shape, lead) == behind
+
+
+def _product(shape: Shape | None, start: int) -> int | None:
+    """Return the number of elements behind the first axes when it is known."""
+    sizes = None if shape is None else shape[start:]
+    if sizes is None or not all(isinstance(n, int) for n in sizes):
+        return None
+    return int(np.prod([int(n or 0) for n in sizes], dtype=np.int64))
+
+
+def _unbroadcast(add: Node, shapes: Shapes) -> Value | None:
+    """Return the operand of an Add that has the shape of the sum, when its other operand is a small constant."""
+    shape = shapes.shape(add.outputs[0])
+    for value, other in (add.inputs, add.inputs[::-1]):
+        held = shape_of_constant(other)
+        if shape is None or held is None or shapes.rank(value) != len(shape):
+            continue
+        if len(held) < len(shape) and all(n == 1 or n == m for n, m in zip(held[::-1], shape[::-1], strict=False)):
+            return value
     return None
 
 
@@ -102,17 +159,20 @@ def _replace(
         )
     one = affine_map(contraction, index)
     result = contraction.result
-    shape, donor = shapes.shape(result), _walk_back(contraction.source)
-    if one is None or shape is None or donor is None:
-        return Refusal("no-shape", "nothing before the silent layer tells the batch size")
+    shape = shapes.shape(result)
+    if one is None or shape is None:
+        return Refusal("no-shape", "the size of the silent layer's output is not known")
     if index.output_of(result):
         return Refusal("is-output", f"'{result.name}' is an output")
     lead = 1 if contraction.node.op in {"Gemm", "Conv"} else len(shape) - 1
     rest = shape[lead + 1 :]
-    if shapes.rank(donor) is None or (shapes.rank(donor) or 0) <= lead or not all(isinstance(n, int) for n in rest):
+    if not all(isinstance(n, int) for n in rest):
         return Refusal("no-shape", "the size of the silent layer's output is not known")
+    donor = _rows_of(contraction.source, lead, shapes)
+    if donor is None:
+        return Refusal("no-shape", "nothing before the silent layer tells the batch size")
     weights = one.weights.sum(axis=tuple(range(2, one.weights.ndim))) if one.weights.ndim > 2 else one.weights
-    if one.weights.ndim > 2 and any(contraction.node.attrs.get("pads", ()) or ()) and np.any(values):
+    if one.weights.ndim > 2 and is_padded(contraction.node) and np.any(values):
         return Refusal("padding-mixes-shift", "padding gives the border another constant")
     bias = one.bias if one.add is None else np.zeros_like(one.bias)
     current = (weights @ values + bias).astype(one.dtype)
