@@ -124,7 +124,7 @@ class ModelBuilder:
         return model
 
 
-PARAMETERS = {"alpha": 0.8, "beta": 0.9, "gain": 1.0, "v_threshold": 1.0, "v_reset": 0.0}
+PARAMETERS = {"alpha": 0.8, "beta": 0.75, "gain": 1.0, "v_threshold": 1.0, "v_reset": 0.0}
 
 
 def mlp(
@@ -148,7 +148,7 @@ def mlp(
     last = len(sizes) - 1
     for index in range(1, len(sizes)):
         inputs, units = sizes[index - 1], sizes[index]
-        weight = builder.weights(units, inputs, scale=2.5) if weights is None else weights[index - 1]
+        weight = builder.weights(units, inputs, scale=2.0) if weights is None else weights[index - 1]
         bias = np.full(units, 0.1, np.float32) if biases is None else biases[index - 1]
         rows = builder.reshape(value, f"fc{index}.rows", (-1, inputs))
         current = builder.linear(f"fc{index}", rows, weight, bias)
@@ -206,7 +206,7 @@ def recurrent(
     """One layer that reads its own last spikes, as a `Scan` with a cell in the body: `x` [T, batch, inputs]."""
     builder = ModelBuilder(seed)
     cell = variant.as_form("cell")
-    drive = builder.linear("fc1", "x_step", builder.weights(units, inputs, scale=2.5), np.full(units, 0.1))
+    drive = builder.linear("fc1", "x_step", builder.weights(units, inputs, scale=2.0), np.full(units, 0.1))
     feedback = builder.node(
         "Gemm", ["s", builder.constant("fc1.recurrent", builder.weights(units, units)), drive], "lif1.x", transB=1
     )
@@ -238,7 +238,7 @@ def recurrent(
 def streaming(
     sizes: Sequence[int] = (8, 16, 4), *, variant: NeuronVariant = LIF, seed: int = 0, **parameters
 ) -> onnx.ModelProto:
-    """The network of `mlp`, one step per call: `x` [batch, inputs] and `v1`, ... in, `spikes` and `v1_next`, ... out."""
+    """The network of `mlp`, one step per call: `x` and `v1`, ... in, `spikes` and `v1_next`, ... out."""
     builder = ModelBuilder(seed)
     cell = variant.as_form("cell")
     value = builder.input("x", ("batch", sizes[0]))
@@ -246,7 +246,7 @@ def streaming(
     for index in range(1, len(sizes)):
         inputs, units = sizes[index - 1], sizes[index]
         current = builder.linear(
-            f"fc{index}", value, builder.weights(units, inputs, scale=2.5), np.full(units, 0.1, np.float32)
+            f"fc{index}", value, builder.weights(units, inputs, scale=2.0), np.full(units, 0.1, np.float32)
         )
         states = [builder.input(f"{cell.inputs[position]}{index}", ("batch", units)) for position, _ in cell.states]
         spikes = "spikes" if index == len(sizes) - 1 else f"lif{index}.s"

@@ -34,14 +34,15 @@ __all__ = ["seek_thresholds"]
 
 Array = npt.NDArray[Any]
 
-_POOL = 64  # samples kept per round, shared by the populations
+_POOL = (16, 192)  # least and most samples kept per round, shared by the populations
+_WORK = 1 << 22  # neurons times steps times samples kept, between these bounds
+_RANKS = 4  # samples kept for the sake of one neuron
 _SOLVED = 20  # elements whose flips are combined; 2^10 sums on either side
 _TARGETS = 6  # neurons solved for per population and round
-_KEPT = 16  # samples per population in the result
 
 
 def seek_thresholds(
-    model: ModelSource | Observer, base: Sequence[Stimulus], *, rounds: int = 8, seed: int = 0
+    model: ModelSource | Observer, base: Sequence[Stimulus], *, rounds: int = 12, seed: int = 0
 ) -> tuple[Stimulus, ...]:
     """Search for samples whose potentials come closest to the thresholds.
 
@@ -100,8 +101,12 @@ class _Search:
         self.free = [
             name for name, axis in self.axes.items() if axis is not None and (self.low[name] != self.high[name]).any()
         ]
-        self.batch = bounded_batch(observer, first, _POOL)
+        self.batch = bounded_batch(observer, first, 64)
         self.pool = self._scored(joined)
+        neurons = sum(table.shape[1] for table in self.pool.closest.values())
+        self.share = max(
+            2, min(max(_WORK // max(1, neurons * first.steps), _POOL[0]), _POOL[1]) // max(1, len(self.pool.closest))
+        )
 
     def _extreme(self, name: str, reduce: np.ufunc, array: Array) -> Array:
         """Smallest or largest value of each element, over time and samples."""
@@ -135,31 +140,30 @@ class _Search:
         return pool
 
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
-        """Return (sample, step) of the closest approaches, each of another neuron, samples without repeats."""
+        """Return (sample, step) of the closest approaches, samples without repeats."""
         table, steps = self.pool.closest[population], self.pool.steps[population]
-        if table.size == 0:
-            return []
-        best = table.argmin(axis=0)
-        neurons = np.argsort(table[best, np.arange(table.shape[1])], kind="stable")
+        ranks = np.argsort(table, axis=0, kind="stable")
         chosen: dict[int, int] = {}
-        for neuron in neurons:
-            chosen.setdefault(int(best[neuron]), int(steps[best[neuron], neuron]))
-            if len(chosen) == count:
-                break
+        for rank in range(min(_RANKS, len(table))):  # all neurons' closest samples, then all second closest, ...
+            best = ranks[rank]
+            distances = table[best, np.arange(table.shape[1])]
+            for neuron in np.argsort(distances, kind="stable"):
+                chosen.setdefault(int(best[neuron]), int(steps[best[neuron], neuron]))
+                if len(chosen) == count:
+                    return list(chosen.items())
         return list(chosen.items())
 
     def evolve(self) -> None:
         """Flip elements of the closest samples, then keep the closest of all."""
         populations = list(self.pool.closest)
-        share = max(2, _POOL // max(1, len(populations)))
-        parents = [elite for population in populations for elite in self._elites(population, share)]
+        parents = [elite for population in populations for elite in self._elites(population, self.share)]
         if not parents or not self.free:
             return
         children = self._taken(self.pool, [sample for sample, _ in parents])
         for row, (_, step) in enumerate(parents):
             for _ in range(int(self.generator.choice([1, 2, 4, 8]))):
                 self._flip_somewhere(children, row, step)
-        self._admit(self._scored(children), share)
+        self._admit(self._scored(children))
 
     def _flip_somewhere(self, feeds: Mapping[str, Array], sample: int, step: int) -> None:
         name = self.free[int(self.generator.integers(len(self.free)))]
@@ -186,7 +190,7 @@ class _Search:
         populations = list(self.pool.closest)
         if not populations or not self.free:
             return
-        elites = self._elites(populations[int(self.generator.integers(len(populations)))], _POOL)
+        elites = self._elites(populations[int(self.generator.integers(len(populations)))], self.share)
         sample, step = elites[int(self.generator.integers(len(elites)))]
         places = self._places(step)
         probes = self._taken(self.pool, [sample] * (len(places) + 1))
@@ -200,7 +204,7 @@ class _Search:
             for position in np.flatnonzero(plan):
                 name, index = places[position]
                 self._flip(name, proposals[name], row, index)
-        self._admit(self._scored(proposals), max(2, _POOL // len(populations)))
+        self._admit(self._scored(proposals))
 
     def _places(self, step: int) -> list[tuple[str, list[int]]]:
         """Choose different elements, over all inputs, of one step and where it has too few of the steps before."""
@@ -249,14 +253,14 @@ class _Search:
         data = Dataset(pool.feeds, None, self.axes, None).take(samples)
         return {name: array.copy() for name, array in data.feeds.items()}
 
-    def _admit(self, found: _Pool, share: int) -> None:
+    def _admit(self, found: _Pool) -> None:
         """Keep, of the pool and the new samples, those closest for some neuron."""
         self.pool = _Pool(
             {name: _joined([self.pool.feeds[name], found.feeds[name]], axis) for name, axis in self.axes.items()},
             {name: np.concatenate([self.pool.closest[name], found.closest[name]]) for name in self.pool.closest},
             {name: np.concatenate([self.pool.steps[name], found.steps[name]]) for name in self.pool.steps},
         )
-        kept = sorted({sample for name in self.pool.closest for sample, _ in self._elites(name, 2 * share)})
+        kept = sorted({sample for name in self.pool.closest for sample, _ in self._elites(name, self.share)})
         self.pool = _Pool(
             self._taken(self.pool, kept),
             {name: table[kept] for name, table in self.pool.closest.items()},
@@ -267,7 +271,7 @@ class _Search:
         """Return the closest samples of each population."""
         stimuli = []
         for population in self.pool.closest if self.free else ():
-            samples = [sample for sample, _ in self._elites(population, _KEPT)]
+            samples = [sample for sample, _ in self._elites(population, self.share)]
             if samples:
                 feeds = self._dataset(self._taken(self.pool, samples)).feeds
                 stimuli.append(Stimulus(f"seek:{population}", feeds))

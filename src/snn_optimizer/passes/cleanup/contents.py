@@ -22,9 +22,9 @@ _SMALL: Final = 256  # bytes up to which a constant is known by its contents, no
 
 def _chunks(array: Array) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the bytes of an array in C order, a piece at a time."""
-    pieces = np.nditer(array, ["external_loop", "buffered", "zerosize_ok"], order="C", buffersize=_CHUNK)
-    for piece in pieces:
-        yield np.ascontiguousarray(piece).reshape(-1).view(np.uint8)
+    flat = array.reshape(-1) if array.flags.c_contiguous else array.flat
+    for start in range(0, array.size, _CHUNK):
+        yield np.asarray(flat[start : start + _CHUNK]).view(np.uint8)
 
 
 def digest(array: Array) -> bytes:
