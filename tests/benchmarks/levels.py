@@ -47,7 +47,11 @@ def measure(model: Path, level: str) -> list[str]:
         f"{before.bytes:,} → {stored:,}",
         f"{report.outputs_changed:.2%}",
         f"{report.accuracy_before:.2%} → {report.accuracy_after:.2%}",
-        report.evidence.verdict if level != "Oz" else "within the budget" if report.exactness == "lossy" else report.evidence.verdict,
+        report.evidence.verdict
+        if level != "Oz"
+        else "within the budget"
+        if report.exactness == "lossy"
+        else report.evidence.verdict,
     ]
 
 

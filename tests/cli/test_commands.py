@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -29,11 +30,26 @@ def test_optimize_writes_a_smaller_model_and_explains_itself(snnopt, models: Pat
     out = tmp_path / "small.onnx"
     report = tmp_path / "report.json"
     code, stdout, _ = snnopt(
-        "optimize", models / "digits_wide.onnx", "-o", out, "--test", models / "digits_wide.test.npz", "--report", report
+        "optimize",
+        models / "digits_wide.onnx",
+        "-o",
+        out,
+        "--test",
+        models / "digits_wide.test.npz",
+        "--report",
+        report,
     )
     assert code == 0
     assert out.stat().st_size < (models / "digits_wide.onnx").stat().st_size * 0.6
-    for word in ("neurons", "parameters", "bytes", "dead-neuron-elimination", "EQUIVALENT", "spikes compared", "accuracy"):
+    for word in (
+        "neurons",
+        "parameters",
+        "bytes",
+        "dead-neuron-elimination",
+        "EQUIVALENT",
+        "spikes compared",
+        "accuracy",
+    ):
         assert word in stdout
     data = json.loads(report.read_text())
     assert data["after"]["neurons"] < data["before"]["neurons"]
@@ -229,3 +245,23 @@ def test_the_program_runs_as_a_process(models: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0
     assert "lif1" in result.stdout
+
+
+def test_the_same_bytes_under_any_hash_seed(models: Path, tmp_path: Path) -> None:
+    written = []
+    for seed in ("0", "1", "2"):
+        out = tmp_path / f"{seed}.onnx"
+        command = [
+            sys.executable,
+            "-m",
+            "snn_optimizer",
+            "optimize",
+            str(models / "digits_pruned.onnx"),
+            "-o",
+            str(out),
+        ]
+        subprocess.run(
+            [*command, "--no-verify", "-q"], check=True, capture_output=True, env={**os.environ, "PYTHONHASHSEED": seed}
+        )
+        written.append(out.read_bytes())
+    assert written[0] == written[1] == written[2]

@@ -267,7 +267,9 @@ class NetworkBuilder:
             statistics = [generator.choice(v, channels) for v in ((1.0, 0.5, 2.0), (0, 0.25), (0, 0.5), (1.0, 0.25))]
             epsilon = 0.0
         else:
-            statistics = [generator.uniform(low, high, channels) for low, high in ((0.5, 1.5), (-1, 1), (-1, 1), (0.5, 2))]
+            statistics = [
+                generator.uniform(low, high, channels) for low, high in ((0.5, 1.5), (-1, 1), (-1, 1), (0.5, 2))
+            ]
             epsilon = 1e-5
         roles = ("scale", "shift", "mean", "var")
         inputs = [self.constant(f"{name}.{role}", array) for role, array in zip(roles, statistics, strict=True)]
@@ -344,7 +346,9 @@ class NetworkBuilder:
         size = int(np.prod(stream.shape))
         if self.choices.pick((True, False)):
             flat = self.fresh("flat")
-            return Stream(self.unfold(self.node("Flatten", [self.fold(stream.value, stream.shape)], flat), (size,)), (size,))
+            return Stream(
+                self.unfold(self.node("Flatten", [self.fold(stream.value, stream.shape)], flat), (size,)), (size,)
+            )
         return Stream(self.unfold(self.fold(stream.value, (size,)), (size,)), (size,))
 
     def recurrent_block(self, stream: Stream) -> Stream:
@@ -369,9 +373,13 @@ class NetworkBuilder:
             transposed = back if flip else body.node("Transpose", [back], f"{name}.recurrent.T", perm=[1, 0])
             product = body.node("MatMul", [f"{name}.s", transposed], f"{name}.back")
             product = body.node("Add", [drive, product], f"{name}.current")
-        parameters = [self.parameter(f"{name}.{role}", role, (units,), variant) for role in variant.inputs[1 + len(states) :]]
+        parameters = [
+            self.parameter(f"{name}.{role}", role, (units,), variant) for role in variant.inputs[1 + len(states) :]
+        ]
         after = [f"{name}.{state}.after" for state in states]
-        body.call(f"{name}.cell", variant, [product, *(f"{name}.{s}" for s in states), *parameters], [f"{name}.fired", *after])
+        body.call(
+            f"{name}.cell", variant, [product, *(f"{name}.{s}" for s in states), *parameters], [f"{name}.fired", *after]
+        )
         body.node("Identity", [f"{name}.fired"], f"{name}.carried")
         carried = [*after, f"{name}.carried"]
         info = self.tensor_info
@@ -383,9 +391,13 @@ class NetworkBuilder:
             [*(info(value, (None, units)) for value in carried), info(f"{name}.fired", (None, units))],
         )
         self.functions |= body.functions
-        starts = [self.initial(f"{name}.{state}0", units) for state in states] + [self.initial(f"{name}.s0", units, spikes=True)]
+        starts = [self.initial(f"{name}.{state}0", units) for state in states] + [
+            self.initial(f"{name}.s0", units, spikes=True)
+        ]
         finals = [f"{name}.{state}.final" for state in (*states, "s")]
-        scan = helper.make_node("Scan", [*starts, scanned], [*finals, f"{name}.out"], name, num_scan_inputs=1, body=graph)
+        scan = helper.make_node(
+            "Scan", [*starts, scanned], [*finals, f"{name}.out"], name, num_scan_inputs=1, body=graph
+        )
         self.nodes.append(scan)
         return Stream(f"{name}.out", (units,))
 

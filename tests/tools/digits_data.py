@@ -12,12 +12,8 @@ STEPS = 16
 CLASSES = 10
 SAMPLES_PER_FILE = 450
 BRIGHTEST_PIXEL = 16.0
-DATASET = (
-    f"scikit-learn digits (UCI optical recognition of handwritten digits), Bernoulli rate code, T={STEPS}"
-)
-LICENSE = (
-    "UCI optical recognition of handwritten digits, CC BY 4.0, as shipped by scikit-learn (BSD-3-Clause)"
-)
+DATASET = f"scikit-learn digits (UCI optical recognition of handwritten digits), Bernoulli rate code, T={STEPS}"
+LICENSE = "UCI optical recognition of handwritten digits, CC BY 4.0, as shipped by scikit-learn (BSD-3-Clause)"
 
 _SPLIT_SEED = 20240
 _CALIBRATION_SEED = 20241

@@ -203,9 +203,7 @@ class Cuba(Network):
     def __init__(self) -> None:
         super().__init__()
         self.fc1 = nn.Linear(PIXELS, self.units)
-        self.cuba1 = Population(
-            Dynamics(operator="CubaLIF"), size=self.units, alpha=0.6, beta=0.8, threshold=1.0
-        )
+        self.cuba1 = Population(Dynamics(operator="CubaLIF"), size=self.units, alpha=0.6, beta=0.8, threshold=1.0)
         self.fc2 = nn.Linear(self.units, CLASSES)
         self.li2 = Population(Dynamics(operator="LI"))
 

@@ -54,9 +54,7 @@ def _pruned(train: Half, say: Say) -> Network:
         say(f"{sparsity:.0%} of the weights pruned")
         keep_zero = prune_by_magnitude(weights, sparsity)
         last = sparsity == 0.9
-        schedule = Schedule(
-            epochs=60 if last else 15, learning_rate=5e-3, seed=30 + round_, label_smoothing=0.05
-        )
+        schedule = Schedule(epochs=60 if last else 15, learning_rate=5e-3, seed=30 + round_, label_smoothing=0.05)
         fit(network, train, schedule, penalty=None if last else penalty, after_step=keep_zero, say=say)
     return network
 

@@ -84,9 +84,7 @@ def make(recipe: Recipe, train: Half, test: Half, directory: Path) -> Entry:
         "neurons": sum(sizes.values()),
         "populations": sizes,
         "parameters": sum(
-            numpy_helper.to_array(tensor).size
-            for tensor in model.graph.initializer
-            if tensor.name.endswith(COUNTED)
+            numpy_helper.to_array(tensor).size for tensor in model.graph.initializer if tensor.name.endswith(COUNTED)
         ),
         "test_accuracy": round(accuracy, 4),
         "silent_fraction": round(sum(silent.values()) / sum(sizes[name] for name in silent), 4),

@@ -36,9 +36,7 @@ def run(model: onnx.ModelProto, x: Floats, outputs: list[str] | None = None) -> 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(outputs, {"x": x})
 
 
@@ -66,23 +64,17 @@ def check_file(model: onnx.ModelProto) -> None:
             raise ValueError(f"{model.graph.name}: {given.name} is {readout.shape}, not {expected}")
 
 
-def population_outputs(
-    model: onnx.ModelProto, network: Network, x: Floats
-) -> dict[str, tuple[Floats, Floats]]:
+def population_outputs(model: onnx.ModelProto, network: Network, x: Floats) -> dict[str, tuple[Floats, Floats]]:
     """Return the currents into and the train out of every population, run inside the exported model."""
     names = [name for name, module in network.named_modules() if isinstance(module, Population)]
     exposed = onnx.ModelProto()
     exposed.CopyFrom(model)
     written = {value for node in model.graph.node for value in node.output}
-    trains = [
-        f"{name}.spikes" if f"{name}.spikes" in written else model.graph.output[0].name for name in names
-    ]
+    trains = [f"{name}.spikes" if f"{name}.spikes" in written else model.graph.output[0].name for name in names]
     wanted = [*(f"{name}.current" for name in names), *trains]
     present = {output.name for output in model.graph.output}
     exposed.graph.output.extend(
-        helper.make_tensor_value_info(value, TensorProto.FLOAT, None)
-        for value in wanted
-        if value not in present
+        helper.make_tensor_value_info(value, TensorProto.FLOAT, None) for value in wanted if value not in present
     )
     values = run(exposed, x, wanted)
     return dict(zip(names, zip(values[: len(names)], values[len(names) :], strict=True), strict=True))

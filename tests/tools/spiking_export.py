@@ -214,9 +214,7 @@ class ModelBuilder:
 
     def graph(self) -> onnx.GraphProto:
         """Return what was collected."""
-        return helper.make_graph(
-            self.nodes, self.name, self.inputs, self.outputs, list(self.initializers.values())
-        )
+        return helper.make_graph(self.nodes, self.name, self.inputs, self.outputs, list(self.initializers.values()))
 
     def model(self, doc_string: str) -> onnx.ModelProto:
         """Return the complete file."""

@@ -114,9 +114,7 @@ class Population(nn.Module):
                 spikes, membrane = self.step(current, membrane, beta, threshold)
             yield spikes
 
-    def step(
-        self, current: Tensor, membrane: Tensor, beta: Tensor, threshold: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def step(self, current: Tensor, membrane: Tensor, beta: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
         """Charge, fire and reset once; the reset carries no gradient through the spike."""
         charged = beta * membrane + current
         threshold = threshold.expand_as(charged)

@@ -73,6 +73,8 @@ def elementwise(p: Propagation, node: Node) -> None:
         p.set_blank(node.outputs[0])
         return
     slots = [0] if node.op in {"Dropout", "CastLike", "Clip"} else range(len(node.inputs))
+    for value in [] if node.op == "CastLike" else node.inputs[len(slots) :]:
+        p.fix_all(value, f"an option of '{node.name}' ({node.op})")
     axes = elementwise_operands(p, node, slots, p.dims(node.outputs[0]))
     for value in node.outputs:
         p.set(value, None if axes is None else list(axes))
@@ -111,23 +113,29 @@ def _join(
     constants: list[tuple[int, int, int]] = []  # slot, axis of the constant, size
     plain: list[str] = []  # operands with positions along the axis and no unit
     result: Labels | None = None
-    for (slot, value), shape in zip(operands, shapes, strict=True):
-        own = axis - (rank - len(shape))
-        if own < 0 or shape[own] == 1:
-            continue
+    present = [
+        (slot, value, own, shape[own])
+        for (slot, value), shape in zip(operands, shapes, strict=True)
+        if (own := axis - (rank - len(shape))) >= 0
+    ]
+    narrow = all(size == 1 for *_, size in present)
+    for slot, value, own, size in present:
         if is_constant(value):
-            constants.append((slot, own, int(shape[own])))  # type: ignore[arg-type]  # constants have integer shapes
+            if size != 1 or narrow:
+                constants.append((slot, own, int(size)))  # type: ignore[arg-type]  # constants have integer shapes
             continue
         labels = p.labels(value)
         found = labels[own] if own < len(labels) else None
-        if found is None:
+        if size == 1 and not narrow:
+            p.table.fix(found, f"'{node.name}' ({node.op}) broadcasts them")
+        elif found is None:
             plain.append(value.name)
         elif result is None:
             result = found
         else:
             p.table.unify(result, found, f"'{node.name}' ({node.op}) joins parts of different sizes")
     if result is None:
-        if not plain and len(operands) > len(constants) and constants:
+        if not plain and len(operands) > len(constants) and constants and not narrow:
             result = p.table.fresh(constants[0][2])  # a constant is broadcast along this axis
         else:
             return None
@@ -160,6 +168,8 @@ def gemm(p: Propagation, node: Node) -> None:
         if bias is None:
             axes = p.labels(node.inputs[2])
             p.table.unify(axes[-1] if axes else None, outgoing, f"'{node.name}' adds '{node.inputs[2].name}'")
+            for labels in axes[:-1]:
+                p.table.fix(labels, f"'{node.name}' (Gemm) adds them to its rows")
         elif bias and bias[-1] == len(outgoing) and bias[-1] != 1:
             p.site(node, 2, len(bias) - 1, outgoing, Role.BIAS)
     leading = p.labels(source)
@@ -435,7 +445,12 @@ def reduction(p: Propagation, node: Node) -> None:
             opaque(p, node)
             return
         named = found.reshape(-1)
-    reduced = {int(a) % len(axes) for a in named} if named is not None else set(range(len(axes)))
+    if (named is None or not len(named)) and node.attrs.get("noop_with_empty_axes", 0):
+        reduced = set()
+    elif named is None or not len(named):
+        reduced = set(range(len(axes)))
+    else:
+        reduced = {int(a) % len(axes) for a in named}
     for axis in reduced:
         p.table.fix(axes[axis], f"'{node.name}' ({node.op}) reduces over them")
     keep = bool(node.attrs.get("keepdims", 1))
@@ -452,14 +467,14 @@ def follow_vector(p: Propagation, node: Node, slot: int, axes: Axes, *, reason: 
     """Record the entries of a target shape that count units; fix the units whose entry is unknown."""
     entries = p.vectors.entries(node, slot)
     for axis, labels in enumerate(axes):
-        if labels is None:
-            continue
         entry = entries[axis] if entries is not None and axis < len(entries) else None
-        if isinstance(entry, ConstantEntry):
-            if entry.value > 0:
-                p.table.site(entry.use, entry.position, labels, Role.SHAPE)
-        elif isinstance(entry, DimensionEntry):
+        if isinstance(entry, DimensionEntry):
             counted = p.labels(entry.source)
             p.table.unify(labels, counted[entry.axis] if counted else None, reason)
+        elif labels is None:
+            continue
+        elif isinstance(entry, ConstantEntry):
+            if entry.value > 0:
+                p.table.site(entry.use, entry.position, labels, Role.SHAPE)
         else:
             p.table.fix(labels, reason)

@@ -95,6 +95,10 @@ def expand(p: Propagation, node: Node) -> None:
         position = where - (len(dims) - len(entries))
         entry = entries[position] if position >= 0 else ONE
         if size == 1:
+            if own and dims[where] == 1:
+                axes[where] = own[axis]
+            elif own:
+                p.table.fix(own[axis], f"'{node.name}' (Expand) repeats them")
             continue
         if is_constant(source):
             labels = axes[where]
@@ -132,7 +136,7 @@ def constant_of_shape(p: Propagation, node: Node) -> None:
     result, dims = node.outputs[0], p.dims(node.outputs[0])
     entries = p.vectors.entries(node, 0)
     if dims is None or entries is None or len(entries) != len(dims):
-        p.set_blank(result)
+        opaque(p, node)
         return
     p.set(result, _target_axes(p, entries, dims))
 
@@ -183,14 +187,18 @@ def _operands(p: Propagation, node: Node, variant: ops.NeuronVariant, axes: Axes
             p.fix_all(value, f"read by '{node.name}' with unknown rank")
             continue
         own = len(shape) - (len(axes) - unit_axis)
-        if own < 0 or shape[own] == 1:
-            continue
+        spread = own < 0 or (shape[own] == 1 and labels is not None and len(labels) != 1)
         if is_constant(value):
             assert labels is not None
-            p.site(node, slot, own, labels, Role.STATE if slot in states else Role.PARAMETER)
-        else:
-            found = p.labels(value)
+            if not spread:
+                p.site(node, slot, own, labels, Role.STATE if slot in states else Role.PARAMETER)
+            continue
+        found = p.labels(value)
+        if not spread:
             p.table.unify(labels, found[own] if found else None, f"'{value.name}' is given from outside")
+        for axis, others in enumerate(found):
+            if axis != own or spread:
+                p.table.fix(others, f"'{node.name}' repeats '{value.name}' along other axes")
 
 
 @rule("Scan")
@@ -205,14 +213,17 @@ def scan(p: Propagation, node: Node) -> None:
         p.set(body.inputs[slot], _initial(p, node, slot))
     for slot in range(carried, len(node.inputs)):
         axes = p.known_axes(node.inputs[slot])
-        along = axes_in[slot - carried]
-        p.set(
-            body.inputs[slot],
-            None if axes is None else [x for i, x in enumerate(axes) if i != along % len(axes)],
-        )
+        if axes is not None:
+            along = axes_in[slot - carried] % len(axes)
+            p.table.fix(axes[along], f"'{node.name}' (Scan) steps over them")
+            axes = [labels for i, labels in enumerate(axes) if i != along]
+        p.set(body.inputs[slot], axes)
     outer, p.steps = p.steps, _length(p, node, carried, axes_in)
     p.walk(body)
     p.steps = outer
+    for value in body.outputs:
+        if p.vectors.is_vector(value):
+            p.fix_all(value, f"'{node.name}' (Scan) returns their number")
     for slot in range(carried):
         _close(p, node, slot)
         p.set(node.outputs[slot], p.known_axes(body.inputs[slot]))

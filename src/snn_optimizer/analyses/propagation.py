@@ -15,6 +15,8 @@ from snn_optimizer.ir import Graph, Module, Node, Shapes, Use, Value, shape_of_c
 
 __all__ = ["Propagation", "StaticShapes"]
 
+TARGETS = {("Reshape", 1), ("Expand", 1), ("ConstantOfShape", 0)}  # slots whose rules follow vectors of sizes
+
 
 @dataclass(frozen=True, slots=True)
 class StaticShapes:
@@ -49,8 +51,7 @@ class Propagation:
             self.set_blank(value)
         self.walk(graph)
         for value in graph.outputs:
-            for labels in self.labels(value):
-                self.table.fix(labels, f"graph output '{value.name}'")
+            self.fix_all(value, f"graph output '{value.name}'")
         number, class_of = self.table.classes()
         fixed, reasons = self.table.fixed_classes(number, class_of)
         return UnitGroups(
@@ -68,10 +69,19 @@ class Propagation:
         """Apply the rule of every node in order."""
         for node in graph.nodes:
             self.vectors.read(node)
+            self._fix_sizes_read_by(node)
             if ops.is_neuron(node.domain or "", node.op):
                 neuron(self, node)
             else:
                 RULES.get((node.domain or "", node.op), opaque)(self, node)
+
+    def _fix_sizes_read_by(self, node: Node) -> None:
+        """A size is followed only on its way to a target shape; whoever computes with it must find it unchanged."""
+        if node.op == "Shape" or any(self.vectors.is_vector(value) for value in node.outputs):
+            return
+        for slot, value in enumerate(node.inputs):
+            if self.vectors.is_vector(value) and (node.op, slot) not in TARGETS:
+                self.fix_all(value, f"'{node.name}' ({node.op}) computes with their number")
 
     # -- what rules ask --------------------------------------------------------------------
 

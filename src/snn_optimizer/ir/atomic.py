@@ -44,6 +44,8 @@ class AtomicFiles:
 
     def _create(self, target: Path) -> Path:
         mode = None
+        if "\0" in str(target):
+            raise OutputError(f"{str(target)!r}: is not a file name")
         with suppress(FileNotFoundError):
             status = target.stat()
             if not stat.S_ISREG(status.st_mode):
@@ -71,26 +73,29 @@ class AtomicFiles:
                     temporary.unlink(missing_ok=True)
 
     def _commit(self) -> None:
-        undo: list[tuple[Path, Path | None]] = []  # target, backup
+        """Move all files into place; on failure put back what was there before."""
+        backups: list[tuple[Path, Path]] = []
+        created: list[Path] = []
         try:
             for temporary, target in self._staged:
-                backup: Path | None = None
-                if len(self._staged) > 1 and target.exists():
-                    backup = temporary.with_suffix(".old")
-                    _keep_as(target, backup)
-                undo.append((target, backup))
+                if not target.exists():
+                    created.append(target)
+                elif len(self._staged) > 1:
+                    backups.append((target, temporary.with_suffix(".old")))
+                    _keep_as(*backups[-1])
                 temporary.replace(target)
         except OSError as error:
-            for target, backup in reversed(undo):
+            for replaced, backup in reversed(backups):
                 with suppress(OSError):
-                    if backup is not None:
-                        backup.replace(target)
+                    backup.replace(replaced)
+            for new in created:
+                with suppress(OSError):
+                    new.unlink(missing_ok=True)
             raise OutputError(f"'{target}': cannot write: {error.strerror or error}") from error
         finally:
-            for _, backup in undo:
-                if backup is not None:
-                    with suppress(OSError):
-                        backup.unlink(missing_ok=True)
+            for _, backup in backups:
+                with suppress(OSError):
+                    backup.unlink(missing_ok=True)
 
 
 def _keep_as(target: Path, backup: Path) -> None:

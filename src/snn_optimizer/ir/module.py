@@ -295,7 +295,7 @@ class Module:
         The metadata of the model and of its inputs and outputs stays.
         """
         for scope in self.scopes():
-            self.sidecar.strip(scope.graph)
+            self.sidecar.strip(scope.graph, interface=scope.kind == "main")
         for value in self.constants():
             self.sidecar.set_note(value, None)
             held = value._values  # type: ignore[attr-defined]  # noqa: SLF001 -- `values` would load it

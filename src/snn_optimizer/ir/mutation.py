@@ -30,15 +30,19 @@ class CycleError(ValueError):
 
 
 def _drop(links: list[Node], node: Node) -> None:
-    """Remove one link to ``node``; from both ends, as passes unlink in file order or against it."""
-    last = len(links) - 1
-    for index in range(last // 2 + 1):
-        if links[index] is node:
-            list.__delitem__(links, index)
-            return
-        if links[last - index] is node:
-            list.__delitem__(links, last - index)
-            return
+    """Remove one link to ``node``.
+
+    The search starts where the last one ended, which the list remembers: passes unlink
+    the readers of a shared constant in the order of the list or against it.
+    """
+    size = len(links)
+    start = min(getattr(links, "cursor", 0), size - 1)
+    for distance in range(size):
+        for index in (start + distance, start - distance):
+            if 0 <= index < size and links[index] is node:
+                list.__delitem__(links, index)
+                vars(links)["cursor"] = index
+                return
 
 
 def connect_input(node: Node, slot: int, value: Value) -> None:

@@ -109,8 +109,11 @@ class Sidecar:
             for _, body in bodies_of(node):
                 self._graphs.pop(id(body), None)
 
-    def strip(self, graph: Graph) -> None:
-        """Drop documentation and metadata of a graph, its nodes and its inner values."""
+    def strip(self, graph: Graph, *, interface: bool) -> None:
+        """Drop documentation and metadata of a graph, its nodes and its inner values.
+
+        Those of its inputs and outputs stay when they are the ``interface`` of the model.
+        """
         record = self.record(graph)
         record.header = _stripped(record.header)
         for node in graph.nodes:
@@ -118,6 +121,9 @@ class Sidecar:
             if origin is not None and (origin.doc_string or origin.metadata_props):
                 self.set_origin(node, _stripped(origin))
         record.value_info = [(value, _stripped(proto)) for value, proto in record.value_info]
+        if not interface:
+            for ports in (record.inputs, record.outputs):
+                ports.update((key, (value, _stripped(proto))) for key, (value, proto) in ports.items())
 
 
 def _stripped(proto: Any) -> Any:

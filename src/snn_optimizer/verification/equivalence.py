@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.errors import DataError, ExecutionError
-from snn_optimizer.execution.axes import output_axes
+from snn_optimizer.execution.axes import batch_axes, output_axes, time_axis
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
-from snn_optimizer.execution.source import ModelSource
-from snn_optimizer.verification.compare import Axes, Comparison, Difference, Level, compare_outputs, is_spike_valued
+from snn_optimizer.execution.source import ModelSource, read_model
 from snn_optimizer.verification.cases import Case, Original
+from snn_optimizer.verification.compare import Axes, Comparison, Difference, Level, compare_outputs
 from snn_optimizer.verification.interface import interface_difference
 from snn_optimizer.verification.near_ties import NearTies
 from snn_optimizer.verification.seekers import seek_thresholds
@@ -27,6 +27,9 @@ from snn_optimizer.verification.verdict import CaseResult, Equivalence, Verdict
 __all__ = ["Referee", "verify"]
 
 Array = npt.NDArray[Any]
+
+
+_PRODUCTS = 1 << 31  # weights times steps times samples of one stimulus, about
 
 
 def verify(
@@ -39,7 +42,7 @@ def verify(
     ranges: Ranges = None,
     seed: int = 0,
     steps: int = 16,
-    batch: int = 8,
+    batch: int | None = None,
     seekers: bool = True,
     batch_size: int = 64,
     tolerance: float = 1e-4,
@@ -78,8 +81,10 @@ class Referee:
         Used instead of generated ones; empty for none.
     ranges : InputDomain or mapping, optional
         Declared ranges of the inputs, see :func:`~snn_optimizer.verification.stimuli.generate`.
-    seed, steps, batch : int
-        Of the generated stimuli.
+    seed, steps : int
+        Of the generated stimuli; steps where the model leaves their number open.
+    batch : int, optional
+        Samples of each stimulus; by default 64, fewer for large models, at least 8.
     seekers : bool
         Whether to search for inputs that bring potentials onto thresholds. An original
         without ``ai.snn`` nodes cannot be searched; the first candidate with such nodes
@@ -99,7 +104,7 @@ class Referee:
         ranges: Ranges = None,
         seed: int = 0,
         steps: int = 16,
-        batch: int = 8,
+        batch: int | None = None,
         seekers: bool = True,
         batch_size: int = 64,
         tolerance: float = 1e-4,
@@ -107,7 +112,9 @@ class Referee:
         self._before = before
         self._dataset = dataset
         self._stimuli = None if stimuli is None else tuple(stimuli)
-        self._generation = {"steps": steps, "batch": batch, "seed": seed}
+        self._seed = seed
+        self._steps = steps
+        self._batch = batch
         self._ranges = ranges
         self._seeking = seekers
         self._batch_size = batch_size
@@ -178,7 +185,12 @@ class Referee:
         if self._stimuli is None:
             try:
                 original.stimuli = generate(
-                    original.session.inputs, **self._generation, ranges=self._ranges, states=_fed_states(observer)
+                    original.session.inputs,
+                    steps=self._steps,
+                    batch=self._batch or self._affordable_batch(original.session),
+                    seed=self._seed,
+                    ranges=self._ranges,
+                    states=_fed_states(observer),
                 )
             except DataError as error:
                 original.notes.append(str(error))
@@ -186,10 +198,17 @@ class Referee:
             original.add_stimulus(stimulus)
         self._seek(original)
 
+    def _affordable_batch(self, session: Session) -> int:
+        weights = sum(math.prod(tensor.dims) for tensor in read_model(self._before)[0].graph.initializer)
+        axes = batch_axes(session.inputs)
+        sequences = [port.shape for port in session.inputs if time_axis(port.shape or (), axes[port.name]) == 0]
+        steps = [shape[0] if shape is not None and isinstance(shape[0], int) else self._steps for shape in sequences]
+        return min(max(_PRODUCTS // max(1, weights * max(steps, default=1)), 8), 64)
+
     def _seek(self, original: Original) -> None:
         if self._seeking and original.observer is not None:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
-            for stimulus in seek_thresholds(original.observer, base, seed=self._generation["seed"]):
+            for stimulus in seek_thresholds(original.observer, base, seed=self._seed):
                 original.add_stimulus(stimulus)
 
     def _look_through(self, original: Original, after: ModelSource, trial: _Trial) -> None:

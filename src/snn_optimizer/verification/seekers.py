@@ -25,7 +25,6 @@ import numpy.typing as npt
 from snn_optimizer.execution.axes import time_axis
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observer
-from snn_optimizer.execution.ort import Port
 from snn_optimizer.execution.profile import bounded_batch
 from snn_optimizer.execution.source import ModelSource
 from snn_optimizer.verification.stimuli import Stimulus
@@ -34,8 +33,9 @@ __all__ = ["seek_thresholds"]
 
 Array = npt.NDArray[Any]
 
-_POOL = (16, 192)  # least and most samples kept per round, shared by the populations
-_WORK = 1 << 22  # neurons times steps times samples kept, between these bounds
+_LEAST, _MOST = 16, 192  # samples kept, shared by the populations; fewer for larger models
+_KEPT_WORK = 1 << 20  # potentials of the samples kept, between these bounds
+_ALL_WORK = 1 << 24  # potentials after which a search of two rounds or more ends
 _RANKS = 4  # samples kept for the sake of one neuron
 _SOLVED = 20  # elements whose flips are combined; 2^10 sums on either side
 _TARGETS = 6  # neurons solved for per population and round
@@ -53,6 +53,7 @@ def seek_thresholds(
         Where the search starts, all of one shape. Each element of the result stays
         between the smallest and the largest value it has there.
     rounds : int
+        At most; large models get fewer.
     seed : int
 
     Returns
@@ -70,7 +71,9 @@ def seek_thresholds(
     if not base or not spiking or not observer.session.inputs:
         return ()
     search = _Search(observer, base, seed)
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done >= 2 and search.work > _ALL_WORK:
+            break
         search.evolve()
         search.solve()
     return search.found()
@@ -90,7 +93,6 @@ class _Search:
 
     def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int) -> None:
         self.observer = observer
-        self.ports: dict[str, Port] = {port.name: port for port in observer.session.inputs}
         self.generator = np.random.default_rng([seed, 0x5EED])
         first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
         self.axes: Mapping[str, int | None] = first.batch_axes
@@ -102,11 +104,19 @@ class _Search:
             name for name, axis in self.axes.items() if axis is not None and (self.low[name] != self.high[name]).any()
         ]
         self.batch = bounded_batch(observer, first, 64)
-        self.pool = self._scored(joined)
-        neurons = sum(table.shape[1] for table in self.pool.closest.values())
-        self.share = max(
-            2, min(max(_WORK // max(1, neurons * first.steps), _POOL[0]), _POOL[1]) // max(1, len(self.pool.closest))
-        )
+        self.work = 0
+        single = self._scored(dict(first.take([0]).feeds))
+        populations = len(single.closest)
+        potentials = max(1, sum(table.shape[1] for table in single.closest.values()) * first.steps)
+        kept = min(max(_KEPT_WORK // potentials, _LEAST), _MOST)
+        self.share = max(2, kept // max(1, populations))
+        self.pool = self._scored(self._thinned(base, 2 * kept))
+
+    def _thinned(self, base: Sequence[Stimulus], samples: int) -> dict[str, Array]:
+        """Return the first samples of each stimulus, about as many as wanted in all."""
+        each = slice(max(1, samples // len(base)))
+        taken = [Dataset(stimulus.feeds, None, self.axes).take(each).feeds for stimulus in base]
+        return {name: _joined([feeds[name] for feeds in taken], axis) for name, axis in self.axes.items()}
 
     def _extreme(self, name: str, reduce: np.ufunc, array: Array) -> Array:
         """Smallest or largest value of each element, over time and samples."""
@@ -129,6 +139,7 @@ class _Search:
         steps: dict[str, list[Array]] = {}
         for batch in data.batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
+                self.work += seen.potential.size
                 if seen.distance is None or seen.threshold is None:
                     continue
                 relative = seen.distance / np.maximum(1, np.abs(seen.threshold))
@@ -142,16 +153,16 @@ class _Search:
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
         """Return (sample, step) of the closest approaches, samples without repeats."""
         table, steps = self.pool.closest[population], self.pool.steps[population]
-        ranks = np.argsort(table, axis=0, kind="stable")
-        chosen: dict[int, int] = {}
-        for rank in range(min(_RANKS, len(table))):  # all neurons' closest samples, then all second closest, ...
-            best = ranks[rank]
-            distances = table[best, np.arange(table.shape[1])]
-            for neuron in np.argsort(distances, kind="stable"):
-                chosen.setdefault(int(best[neuron]), int(steps[best[neuron], neuron]))
-                if len(chosen) == count:
-                    return list(chosen.items())
-        return list(chosen.items())
+        ranks = np.argsort(table, axis=0, kind="stable")[:_RANKS]
+        columns = np.arange(table.shape[1])
+        samples, at = [], []
+        for best in ranks:  # all neurons' closest samples, then all second closest, ...
+            order = np.argsort(table[best, columns], kind="stable")
+            samples.append(best[order])
+            at.append(steps[best, columns][order])
+        flat, flat_steps = np.concatenate(samples), np.concatenate(at)
+        first = np.sort(np.unique(flat, return_index=True)[1])[:count]
+        return list(zip(flat[first].tolist(), flat_steps[first].tolist(), strict=True))
 
     def evolve(self) -> None:
         """Flip elements of the closest samples, then keep the closest of all."""
@@ -183,7 +194,7 @@ class _Search:
         place[axis] = sample
         corner = tuple(0 if self.low[name].shape[each] == 1 else place[each] for each in range(array.ndim))
         low, high, value = self.low[name][corner], self.high[name][corner], array[tuple(place)]
-        array[tuple(place)] = (not value) if array.dtype.kind == "b" else low + (high - value)
+        array[tuple(place)] = (not value) if array.dtype.kind == "b" else min(max(low + (high - value), low), high)
 
     def solve(self) -> None:
         """Combine single flips at one step of one sample so that potentials land on thresholds."""
@@ -232,6 +243,7 @@ class _Search:
         thresholds: dict[str, Array] = {}
         for batch in self._dataset(probes).batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
+                self.work += seen.potential.size
                 if seen.threshold is None:
                     continue
                 at = min(step, len(seen.potential) - 1)

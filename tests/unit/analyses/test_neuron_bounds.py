@@ -21,7 +21,9 @@ VARIANTS = [
 ]
 
 
-def draw(variant: ops.NeuronVariant, rng: np.random.Generator, neurons: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def draw(
+    variant: ops.NeuronVariant, rng: np.random.Generator, neurons: int
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """Return operands of a sequence call (signal apart), and the lowest and highest current of each neuron."""
     values = {
         "alpha": rng.uniform(0, 0.9, neurons),
@@ -40,7 +42,9 @@ def draw(variant: ops.NeuronVariant, rng: np.random.Generator, neurons: int) -> 
     return operands, low.astype(np.float32), high.astype(np.float32)
 
 
-def facts_of(variant: ops.NeuronVariant, operands: list[np.ndarray], low: np.ndarray, high: np.ndarray, steps: int | None):
+def facts_of(
+    variant: ops.NeuronVariant, operands: list[np.ndarray], low: np.ndarray, high: np.ndarray, steps: int | None
+):
     parameters = {name: Range.constant(a) for name, a in zip(variant.inputs[1:], operands, strict=True)}
     return neuron_facts(variant, Range.of(low, high), parameters, steps, ROUNDOFF)
 

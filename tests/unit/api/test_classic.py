@@ -142,7 +142,11 @@ def test_optimize_leaves_its_input_untouched_and_reports() -> None:
     assert (report.neurons_before, report.neurons_after) == (25, 23)
     assert (report.params_before, report.params_after) == (graph.total_params, optimized.total_params)
     assert report.compression_ratio == pytest.approx(report.params_before / report.params_after)
-    assert [r.name for r in report.pass_results] == ["dead-neuron-elimination", "redundancy-elimination", "layer-fusion"]
+    assert [r.name for r in report.pass_results] == [
+        "dead-neuron-elimination",
+        "redundancy-elimination",
+        "layer-fusion",
+    ]
     assert report.evidence.verdict == "EQUIVALENT"
     assert "23" in report.summary()
 

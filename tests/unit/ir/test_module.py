@@ -253,6 +253,7 @@ def test_strip_metadata() -> None:
     model.graph.initializer[0].metadata_props.add(key="a", value="gone")
     body = model.graph.node[0].attribute[1].g
     tensor = model.graph.node[2].attribute[0].t
+    body.input[0].doc_string = body.output[0].doc_string = "gone"
     noted = [model.graph, model.graph.node[0], body, body.node[0], model.functions[0], model.functions[0].node[0]]
     for part in (*noted, model.graph.value_info[0], model.graph.initializer[1], tensor):
         part.doc_string = "gone"

@@ -233,6 +233,25 @@ def test_failure_while_moving_leaves_the_old_files(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
+def test_failure_while_moving_leaves_no_new_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace = Path.replace
+
+    def only_data(self: Path, target: Path) -> Path:
+        if target.suffix != ".data":
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", only_data)
+    with pytest.raises(OutputError, match=r"net\.onnx'.*Input/output error"):
+        Module.load(build()).save(tmp_path / "net.onnx", external=True)
+    assert names_in(tmp_path) == set()
+
+
+def test_name_that_cannot_be() -> None:
+    with pytest.raises(OutputError, match="not a file name"):
+        Module.load(build()).save("a\0b")
+
+
 def test_interruption_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _old_files(tmp_path)
 

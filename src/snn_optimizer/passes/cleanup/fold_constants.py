@@ -173,11 +173,12 @@ class _Folder:
         made = [value for value in node.outputs if not is_missing(value)]
         assert evaluate is not None
         try:
-            results = [np.asarray(array) for array in evaluate(node, [a for a in arrays if a is not None])]
+            given = evaluate(node, [array for array in arrays if array is not None])
         except Exception as error:  # noqa: BLE001 -- evaluators share no base class of errors
             return Refusal("not-evaluable", f"{node.op}: {' '.join(str(error).split())}")
+        results = [np.asarray(one) if isinstance(one, np.generic) else one for one in given]
         fits = len(results) == len(made) and all(
-            array.dtype.kind not in "OUS" and (value.dtype is None or np.dtype(value.dtype) == array.dtype)
+            _is_numeric(array) and (value.dtype is None or np.dtype(value.dtype) == array.dtype)
             for value, array in zip(made, results, strict=False)
         )
         if not fits:
@@ -224,6 +225,11 @@ class _Folder:
 def _reads_constants(node: Node) -> bool:
     present = [value for value in node.inputs if not is_missing(value)]
     return bool(present) and all(map(is_constant, present))
+
+
+def _is_numeric(result: object) -> bool:
+    """Tell whether a result is a tensor of numbers; evaluators return lists for sequences."""
+    return isinstance(result, np.ndarray) and result.dtype.kind not in "OUS"
 
 
 def _is_output(value: Value) -> Refusal:

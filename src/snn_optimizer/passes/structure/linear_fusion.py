@@ -198,4 +198,3 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
 
 def _kind(node: Node) -> str:
     return "batch-norm" if node.op == "BatchNormalization" else "scale"
-

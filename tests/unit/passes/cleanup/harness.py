@@ -167,7 +167,9 @@ def inputs_for(model: onnx.ModelProto, sizes: Mapping[str, int]) -> list[dict[st
         if value.name in stored:
             continue
         tensor = value.type.tensor_type
-        shape = [dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param, 3) for dim in tensor.shape.dim]
+        shape = [
+            dim.dim_value if dim.HasField("dim_value") else sizes.get(dim.dim_param, 3) for dim in tensor.shape.dim
+        ]
         dtype = helper.tensor_dtype_to_np_dtype(tensor.elem_type)
         count = int(np.prod(shape))
         if tensor.elem_type == TensorProto.BOOL:

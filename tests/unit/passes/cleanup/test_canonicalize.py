@@ -504,11 +504,11 @@ def test_metadata_and_names_of_other_nodes_stay():
 def test_linear_time(fan_out):
     def seconds(number: int) -> float:
         names = ["x", *(f"v{i}" for i in range(number))]
-        nodes = [
-            helper.make_node("Identity", ["x" if fan_out else names[i]], [names[i + 1]]) for i in range(number)
-        ]
+        nodes = [helper.make_node("Identity", ["x" if fan_out else names[i]], [names[i + 1]]) for i in range(number)]
         sums = [*(f"s{i}" for i in range(number)), "y"]
-        nodes += [helper.make_node("Add", [names[i + 1], "x" if i == 0 else sums[i]], [sums[i + 1]]) for i in range(number)]
+        nodes += [
+            helper.make_node("Add", [names[i + 1], "x" if i == 0 else sums[i]], [sums[i + 1]]) for i in range(number)
+        ]
         graph = helper.make_graph(
             nodes,
             "g",
