@@ -17,7 +17,7 @@ from snn_optimizer.execution import Profile, Session
 
 
 @pytest.fixture
-def snnopt(capsys):  # noqa: ANN001, ANN201
+def snnopt(capsys):
     def call(*arguments: object) -> tuple[int, str, str]:
         code = run([str(a) for a in arguments])
         captured = capsys.readouterr()

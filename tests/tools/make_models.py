@@ -131,7 +131,7 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)  # noqa: FBT003 - torch has no keyword here
+    torch.use_deterministic_algorithms(True)
     options.into.mkdir(parents=True, exist_ok=True)
     manifest = options.into / "MANIFEST.toml"
     entries = tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}

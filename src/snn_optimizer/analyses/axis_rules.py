@@ -15,7 +15,7 @@ import numpy as np
 
 from snn_optimizer.analyses.labels import NO_UNIT, Axes, Labels, Role
 from snn_optimizer.analyses.shape_vectors import ConstantEntry, DimensionEntry
-from snn_optimizer.ir import Dimension, Node, Value, array_of, bodies_of, is_constant
+from snn_optimizer.ir import Dimension, Node, Use, Value, array_of, bodies_of, is_constant
 
 if TYPE_CHECKING:
     from snn_optimizer.analyses.propagation import Propagation
@@ -475,6 +475,6 @@ def follow_vector(p: Propagation, node: Node, slot: int, axes: Axes, *, reason: 
             continue
         elif isinstance(entry, ConstantEntry):
             if entry.value > 0:
-                p.table.site(entry.use, entry.position, labels, Role.SHAPE)
+                p.table.site(entry.use, entry.position, labels, Role.SHAPE, Use(node, slot))
         else:
             p.table.fix(labels, reason)

@@ -88,7 +88,7 @@ def expand(p: Propagation, node: Node) -> None:
     if dims is None or dims_in is None or entries is None:
         opaque(p, node)
         return
-    axes = _target_axes(p, entries, dims)
+    axes = _target_axes(p, entries, dims, Use(node, 1))
     own = p.labels(source)
     for axis, size in enumerate(dims_in):
         where = axis + len(dims) - len(dims_in)
@@ -116,14 +116,14 @@ def expand(p: Propagation, node: Node) -> None:
 ONE = ConstantEntry(Use(None, 0), 0, 1)  # type: ignore[arg-type]  # an absent leading entry; never edited
 
 
-def _target_axes(p: Propagation, entries: Sequence[Entry], dims: Sequence[Dimension]) -> Axes:
+def _target_axes(p: Propagation, entries: Sequence[Entry], dims: Sequence[Dimension], reader: Use) -> Axes:
     """Units of a value that is made from a target shape: plain numbers can be edited, sizes of axes adapt."""
     axes: Axes = [None] * len(dims)
     shift = len(dims) - len(entries)
     for position, entry in enumerate(entries):
         if isinstance(entry, ConstantEntry) and entry.value > 1:
             axes[shift + position] = labels = p.table.fresh(entry.value)
-            p.table.site(entry.use, entry.position, labels, Role.SHAPE)
+            p.table.site(entry.use, entry.position, labels, Role.SHAPE, reader)
         elif isinstance(entry, DimensionEntry):
             counted = p.labels(entry.source)
             axes[shift + position] = counted[entry.axis] if counted else None
@@ -138,7 +138,7 @@ def constant_of_shape(p: Propagation, node: Node) -> None:
     if dims is None or entries is None or len(entries) != len(dims):
         opaque(p, node)
         return
-    p.set(result, _target_axes(p, entries, dims))
+    p.set(result, _target_axes(p, entries, dims, Use(node, 0)))
 
 
 # -- neurons ---------------------------------------------------------------------------------
@@ -211,7 +211,9 @@ def scan(p: Propagation, node: Node) -> None:
     axes_out = [int(a) for a in node.attrs.get("scan_output_axes", [0] * (len(node.outputs) - carried))]
     for slot in range(carried):
         p.set(body.inputs[slot], _initial(p, node, slot))
+        p.carried[id(body.inputs[slot])] = (node.inputs[slot], body.outputs[slot])
     for slot in range(carried, len(node.inputs)):
+        p.scanned[id(body.inputs[slot])] = node.inputs[slot]
         axes = p.known_axes(node.inputs[slot])
         if axes is not None:
             along = axes_in[slot - carried] % len(axes)

@@ -23,6 +23,7 @@ from snn_optimizer.ir import Graph, InputDomain, Module, Node, Shapes, Value, ar
 
 __all__ = ["RangePropagation", "ValueRanges"]
 
+SYNAPSES = frozenset({"Gemm", "MatMul", "Conv", "Shape", "Size"})  # what lies behind them is a signal again
 ROUNDS = 64  # optimistic rounds of a loop body before its carried values are given up
 
 
@@ -65,14 +66,12 @@ class RangePropagation:
     def run(self) -> None:
         """Bound the main graph."""
         graph = self.module.graph
-        states = _state_inputs(graph)
+        bare = _bare_inputs(self.module)
         for value in graph.inputs:
             rank = self.shapes.rank(value)
-            if (
-                rank is None
-                or not self.is_float(value)
-                or (id(value) in states and not self.domain.is_declared(value.name))
-            ):
+            if rank is None or not self.is_float(value):
+                continue
+            if id(value) in bare and not self.domain.is_declared(value.name):
                 continue
             low, high = self.domain.interval(value.name)
             if low.ndim <= rank:
@@ -214,10 +213,11 @@ class RangePropagation:
             if slot in own and start is not None:
                 self.starts[id(body.inputs[slot])] = start
         outer, self.steps = self.steps, self._scan_length(node, carried, axes)
-        for number in range(ROUNDS + 1):
+        number = 0
+        self.walk(body)
+        while self._grow(body, carried, own, give_up=number >= ROUNDS):
             self.walk(body)
-            if not self._grow(body, carried, own, give_up=number == ROUNDS - 1):
-                break
+            number += 1
         self.steps = outer
         for slot in range(carried):
             self._put(node.outputs[slot], self.ranges.get(id(body.inputs[slot])))
@@ -259,14 +259,29 @@ def _own_states(body: Graph, carried: int) -> set[int]:
     return {i for i in range(carried) if produced.get(id(body.outputs[i])) is body.inputs[i]}
 
 
-def _state_inputs(graph: Graph) -> set[int]:
-    """Graph inputs that are the state of a neuron or a loop: no default range applies to them."""
-    found: set[int] = set()
-    for node in graph.nodes:
-        if ops.is_neuron(node.domain or "", node.op):
-            found.update(id(node.inputs[slot]) for slot, _ in ops.NeuronVariant.parse(node.op, node.attrs).states)
-        elif node.op == "Scan":
-            found.update(id(v) for v in node.inputs[: len(node.inputs) - int(node.attrs["num_scan_inputs"])])
+def _bare_inputs(module: Module) -> set[int]:
+    """Graph inputs to which no default range applies: they hold a state, a parameter or a default value.
+
+    States and parameters are what neurons and loops read so, directly or through anything but a synapse.
+    """
+    pending: list[Value] = []
+    for scope in module.scopes():
+        if scope.kind == "function":
+            continue
+        for node in scope.graph.nodes:
+            if ops.is_neuron(node.domain or "", node.op):
+                pending.extend(node.inputs[1:])
+            elif node.op == "Scan" and not node.domain:
+                pending.extend(node.inputs[: len(node.inputs) - int(node.attrs["num_scan_inputs"])])
+    found = set(module.sidecar.record(module.graph).defaults)
+    while pending:
+        value = pending.pop()
+        if id(value) in found:
+            continue
+        found.add(id(value))
+        for node in value.inputs:
+            if node.op not in SYNAPSES and not ops.is_neuron(node.domain or "", node.op):
+                pending.extend(node.inputs)
     return found
 
 

@@ -253,7 +253,8 @@ def constant_of_shape(p: RangePropagation, node: Node) -> Range | None:
     """One value everywhere."""
     rank = p.shapes.rank(node.outputs[0])
     value = node.attrs.get("value")
-    number = 0.0 if value is None else float(np.asarray(getattr(value, "values", value)).reshape(-1)[0])
+    filled = None if value is None else array_of(value)
+    number = 0.0 if filled is None else float(filled.reshape(-1)[0])
     return None if rank is None else Range.of(np.full((1,) * rank, number), np.full((1,) * rank, number), fixed=True)
 
 

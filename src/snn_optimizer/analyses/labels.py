@@ -51,12 +51,15 @@ class Site:
         Axis of the constant; for ``SHAPE`` the position of the entry.
     labels : array of int64
         Unit of each position along the axis.
+    reader : Use, optional
+        For ``SHAPE`` who takes the vector as a shape; others may read the same vector.
     """
 
     use: Use
     axis: int
     labels: Labels
     role: Role
+    reader: Use | None = None
 
 
 class LabelTable:
@@ -95,9 +98,9 @@ class LabelTable:
                 self.fix(first[~both], reason)
                 self.fix(second[~both], reason)
 
-    def site(self, use: Use, axis: int, labels: Labels, role: Role) -> None:
+    def site(self, use: Use, axis: int, labels: Labels, role: Role, reader: Use | None = None) -> None:
         """Record a place to cut."""
-        self.sites.append(Site(use, axis, labels, role))
+        self.sites.append(Site(use, axis, labels, role, reader))
 
     def classes(self) -> tuple[int, npt.NDArray[np.int64]]:
         """Return the number of closed classes and the class of every unit."""

@@ -217,6 +217,8 @@ class _Run:
             room = 1 - self.beta.high
             limit = np.where(room > 0, origin / np.where(room > 0, room, 1), np.inf)
             guess = np.where(room > 0, np.minimum(low, limit - 1e-6 * np.maximum(1, np.abs(limit))), low)
+            if self.variant.reset == "to-value":  # every later step starts from the same potential
+                guess = np.minimum(low, origin)
             lowest = np.where(self._following(guess, threshold) >= guess, guess, -np.inf)
         if self.variant.reset_delay:  # the first step must not start with a reset
             quiet = self.start.high <= threshold.low if self.variant.fire == "gt" else self.start.high < threshold.low

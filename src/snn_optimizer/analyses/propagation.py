@@ -42,6 +42,8 @@ class Propagation:
         self.vectors = ShapeVectors(self.shapes)
         self.populations: list[Population] = []
         self.contractions: list[Contraction] = []
+        self.scanned: dict[int, Value] = {}
+        self.carried: dict[int, tuple[Value, Value]] = {}
         self.steps: int | None = None  # length of the enclosing Scan, None outside or when symbolic
 
     def run(self) -> UnitGroups:
@@ -63,6 +65,8 @@ class Propagation:
             contractions=self.contractions,
             axes=self.axes,
             values=self.values,
+            scanned=self.scanned,
+            carried=self.carried,
         )
 
     def walk(self, graph: Graph) -> None:

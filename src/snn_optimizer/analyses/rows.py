@@ -68,7 +68,10 @@ def mix(values: Hashes) -> Hashes:
 
 
 def hash_rows(rows: npt.NDArray[Any]) -> Hashes:
-    """Hash the bits of every row, negative zero as zero; a few MiB of scratch at a time."""
+    """Hash the bits of every row, negative zero as zero; a few MiB of scratch at a time.
+
+    A row with a NaN equals no other row, so its hash is its own.
+    """
     number, width = rows.shape
     result = np.zeros(number, np.uint64)
     factors = np.random.default_rng(0x5EED).integers(1, 2**63, size=max(width, 1), dtype=np.uint64) * np.uint64(
@@ -79,8 +82,11 @@ def hash_rows(rows: npt.NDArray[Any]) -> Hashes:
     with np.errstate(over="ignore"):
         for start in range(0, number, step):
             block = np.ascontiguousarray(rows[start : start + step])
+            broken = np.zeros(0, np.int64)
             if block.dtype.kind == "f":
                 block = block + np.zeros((), block.dtype)
+                broken = np.flatnonzero(np.isnan(block).any(axis=1))
             bits = block.view(unsigned).astype(np.uint64)
             result[start : start + step] = (bits * factors[:width]).sum(axis=1, dtype=np.uint64)
+            result[start + broken] = ~(start + broken).astype(np.uint64)
     return mix(result)

@@ -8,7 +8,7 @@ weights to the membrane is linear can be rescaled; others keep scale one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses.labels import NO_UNIT, Role, Site
+from snn_optimizer.analyses.input_paths import input_path, is_zero
 from snn_optimizer.analyses.rows import contraction_matrix, position_ranks, site_rows
 from snn_optimizer.analyses.unit_groups import Population, UnitGroups
 from snn_optimizer.ir import array_of, is_constant
-from snn_optimizer.ops import is_neuron
 
 __all__ = ["UnitVectors", "near_pairs", "scaled_pairs", "unit_vectors"]
 
@@ -85,13 +85,14 @@ def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | No
     if _shares_classes(groups, population, classes):
         return None
     threshold = _thresholds(population)
-    if threshold is None or not _scalars_scale(population):
+    if threshold is None:
         return None
     index = np.full(groups.classes + 1, -1, np.int64)
     index[classes] = np.arange(len(classes))
     parts: list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = []
     exact: list[Array] = []
-    linear = True
+    path = input_path(groups, population)
+    linear = path is not None and _shared_start_scales(groups, population)
     for site in groups.incoming():
         at = groups.classes_at(site.labels)
         where = index[at]
@@ -102,11 +103,10 @@ def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | No
         if site.role is Role.ROW:
             continue
         order = np.argsort(where)
-        if _scales(site, population):
+        if _scales(site, population, path or frozenset()):
             parts.append((site_rows(site), order))
         else:
             exact.append(site_rows(site)[order].astype(np.float64))
-            linear = linear and is_neuron(site.use.node.domain or "", site.use.node.op)
     for contraction in groups.contractions:
         where = index[groups.classes_at(contraction.labels_out)]
         if (where >= 0).any():
@@ -122,10 +122,12 @@ def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | No
     return UnitVectors(population, classes, tuple(parts), unit, rest, varied)
 
 
-def _scales(site: Site, population: Population) -> bool:
+def _scales(site: Site, population: Population, path: Container[int]) -> bool:
     """Tell whether a parameter is multiplied with the unit when its threshold is."""
-    if is_neuron(site.use.node.domain or "", site.use.node.op):
+    if site.use.node is population.node:
         return population.variant.inputs[site.use.slot] in SCALED
+    if id(site.use.node) not in path:
+        return False
     return site.role is Role.BIAS or (site.role is Role.PARAMETER and site.use.node.op in {"Add", "Sub"})
 
 
@@ -150,17 +152,20 @@ def _thresholds(population: Population) -> Array | None:
     return np.array(values) if bool((values > 0).all()) and bool(np.isfinite(values).all()) else None
 
 
-def _scalars_scale(population: Population) -> bool:
-    """A reset value or initial state that all units share scales only when it is zero."""
-    variant = population.variant
+def _shared_start_scales(groups: UnitGroups, population: Population) -> bool:
+    """A reset value or initial state that all units share scales only when it is zero, a carried one likewise."""
+    variant, node = population.variant, population.node
+    states = dict(variant.states)
     for slot, name in enumerate(variant.inputs):
         if name not in SCALED or name == "v_threshold" or (name == "v_reset" and variant.reset != "to-value"):
             continue
-        value = population.node.inputs[slot]
-        if not is_constant(value):
-            continue  # a carried state starts where its own site or zero says
-        array = array_of(value)
-        if array is not None and array.size == 1 and float(array.reshape(-1)[0]) != 0:
+        value = node.inputs[slot]
+        if is_constant(value):
+            if np.size(array_of(value)) == 1 and np.any(array_of(value)):
+                return False
+            continue
+        start, following = groups.carried.get(id(value), (value, value))
+        if slot not in states or following is not node.outputs[states[slot]] or not is_zero(start):
             return False
     return True
 
@@ -214,7 +219,7 @@ def near_pairs(units: UnitVectors, similarity: float) -> list[tuple[int, int]]:
     vectors = units.rows(np.arange(number))
     squares = np.einsum("ij,ij->i", vectors, vectors)
     taken = np.zeros(number, np.bool_)
-    pairs = []
+    pairs: list[tuple[int, int]] = []
     step = max(1, CHUNK // max(number, 1))
     for start in range(0, number, step):
         block = vectors[start : start + step] @ vectors.T

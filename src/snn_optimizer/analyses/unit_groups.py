@@ -93,6 +93,10 @@ class UnitGroups:
     fixed : array, shape (classes,)
         Index into ``reasons``; -1 where the class may be cut.
     axes : mapping from id(value) to labels per axis
+    scanned : mapping from id(value) to Value
+        For what a loop body reads step by step, the value it comes from.
+    carried : mapping from id(value) to (Value, Value)
+        For what a loop body reads of the step before, where it starts and what follows it.
     """
 
     class_of: npt.NDArray[np.int64]
@@ -103,6 +107,8 @@ class UnitGroups:
     contractions: Sequence[Contraction]
     axes: Mapping[int, Axes | None]
     values: Mapping[int, Value]
+    scanned: Mapping[int, Value]
+    carried: Mapping[int, tuple[Value, Value]]
 
     @classmethod
     def compute(cls, module: Module, analyses: AnalysisManager) -> UnitGroups:

@@ -144,10 +144,13 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, Array]:
     """
     name = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with Path(path).open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(f"'{name}': a single array, not an .npz file; write it with numpy.savez(path, x=array)")
             return {key: archive[key] for key in archive.files}
+    except DataError:
+        raise
     except FileNotFoundError:
         raise DataError(f"'{name}': no such file") from None
     except OSError as error:
@@ -172,8 +175,11 @@ def save_arrays(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> No
     OutputError
         If it cannot be written.
     """
-    with AtomicFiles() as files, files.open(Path(path)) as stream:
-        np.savez(stream, **arrays)  # type: ignore[arg-type]  # the stubs take the first name for a flag
+    # not numpy.savez, which cannot write an array called 'file'
+    with AtomicFiles() as files, files.open(Path(path)) as stream, zipfile.ZipFile(stream, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
 
 
 def _check_names(feeds: Mapping[str, npt.ArrayLike], inputs: Sequence[Port]) -> None:

@@ -82,20 +82,29 @@ class AtomicFiles:
                     created.append(target)
                 elif len(self._staged) > 1:
                     backups.append((target, temporary.with_suffix(".old")))
-                    _keep_as(*backups[-1])
-                temporary.replace(target)
-        except OSError as error:
+                _move(temporary, target, backups)
+        except OutputError:
             for replaced, backup in reversed(backups):
                 with suppress(OSError):
                     backup.replace(replaced)
             for new in created:
                 with suppress(OSError):
                     new.unlink(missing_ok=True)
-            raise OutputError(f"'{target}': cannot write: {error.strerror or error}") from error
+            raise
         finally:
             for _, backup in backups:
                 with suppress(OSError):
                     backup.unlink(missing_ok=True)
+
+
+def _move(temporary: Path, target: Path, backups: list[tuple[Path, Path]]) -> None:
+    """Move a file into place after what it replaces was kept under the name of its backup."""
+    try:
+        if backups and backups[-1][0] == target:
+            _keep_as(*backups[-1])
+        temporary.replace(target)
+    except OSError as error:
+        raise OutputError(f"'{target}': cannot write: {error.strerror or error}") from error
 
 
 def _keep_as(target: Path, backup: Path) -> None:

@@ -47,6 +47,7 @@ class ExpiredValues:
         pending = list(candidates)
         readers: dict[int, int] = {}
         dead: dict[int, Node] = {}
+        counted: set[int] = set()  # dead nodes and those inside them
 
         def is_read(value: Value) -> bool:
             return readers.get(id(value), len(value.outputs)) > 0 or id(value) in self._outputs
@@ -57,10 +58,13 @@ class ExpiredValues:
             if not value.name or not value.inputs or is_read(value):
                 continue
             node = value.inputs[0]
-            if id(node) in dead or any(output.name and is_read(output) for output in node.outputs):
+            if id(node) in counted or any(output.name and is_read(output) for output in node.outputs):
                 continue
             dead[id(node)] = node
             for reader in with_bodies([node]):
+                if id(reader) in counted:
+                    continue
+                counted.add(id(reader))
                 for read in reader.inputs:
                     readers[id(read)] = readers.get(id(read), len(read.outputs)) - 1
                     pending.append(read)

@@ -24,8 +24,9 @@ from onnx import (
 )
 
 from snn_optimizer.ir.attributes import decode_plain, encode_plain, is_plain, kind_of, same_value
+from snn_optimizer.ir.elements import element_bits, onnx_dtype, pack
 from snn_optimizer.ir.sidecar import CONSTANTS_DECLARED_BEFORE, GraphRecord, Sidecar
-from snn_optimizer.ir.tensors import LazyTensor, Region, SparseTensor, element_bits, onnx_dtype, region_of
+from snn_optimizer.ir.tensors import LazyTensor, Region, SparseTensor, region_of
 from snn_optimizer.ir.types import Function, Graph, Node, Value, bodies_of
 from snn_optimizer.ir.valueinfo import write_value_info
 
@@ -293,8 +294,8 @@ class Exporter:
             return
         target.data_type = data_type
         target.dims.extend(array.shape)
-        if element_bits(data_type) % 8:
-            self._sink(target, region_of(numpy_helper.from_array(array).raw_data))
+        if (bits := element_bits(data_type)) % 8:
+            self._sink(target, region_of(pack(array, bits)))
         else:
             little = array.astype(array.dtype.newbyteorder("<"), copy=False)
             self._sink(target, np.ascontiguousarray(little).reshape(-1).view(np.uint8))

@@ -17,7 +17,8 @@ from typing import Final
 from onnx import TensorProto
 
 from snn_optimizer.errors import ModelLoadError
-from snn_optimizer.ir.tensors import Region, Source, element_bits
+from snn_optimizer.ir.elements import element_bits
+from snn_optimizer.ir.tensors import Region, Source
 
 __all__ = ["ExternalData", "MappedFile", "MemoryFile", "open_source"]
 

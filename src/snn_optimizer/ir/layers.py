@@ -305,8 +305,23 @@ def _per_neuron(layer: str, what: str, values: npt.ArrayLike, neurons: int) -> n
 
 
 PASSING = frozenset(
-    "Add AveragePool BatchNormalization Cast Div Dropout Flatten Identity MaxPool Mul Reshape Squeeze Sub "
-    "Transpose Unsqueeze".split()
+    [
+        "Add",
+        "AveragePool",
+        "BatchNormalization",
+        "Cast",
+        "Div",
+        "Dropout",
+        "Flatten",
+        "Identity",
+        "MaxPool",
+        "Mul",
+        "Reshape",
+        "Squeeze",
+        "Sub",
+        "Transpose",
+        "Unsqueeze",
+    ]
 )
 
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, numpy_helper
 from onnx_graphsurgeon.ir.tensor import LazyValues
 
 from snn_optimizer.errors import ModelLoadError, UnsupportedModelError
+from snn_optimizer.ir.elements import element_bits, numpy_dtype, unpack
 
 __all__ = [
     "HeldTensor",
@@ -21,24 +21,9 @@ __all__ = [
     "Region",
     "Source",
     "SparseTensor",
-    "element_bits",
-    "onnx_dtype",
+    "region_of",
 ]
 
-# element types smaller than a byte; older versions of onnx lack some of them
-_BITS: Final[Mapping[int, int]] = {
-    getattr(TensorProto, name): bits
-    for name, bits in (
-        ("UINT4", 4),
-        ("INT4", 4),
-        ("FLOAT4E2M1", 4),
-        ("UINT2", 2),
-        ("INT2", 2),
-        ("FLOAT6E2M3", 6),
-        ("FLOAT6E3M2", 6),
-    )
-    if hasattr(TensorProto, name)
-}
 # field that holds the values when `raw_data` does not, and values per element
 _FIELD: Final[Mapping[int, tuple[str, int]]] = {
     TensorProto.FLOAT: ("float_data", 1),
@@ -89,20 +74,6 @@ def region_of(data: bytes) -> Region:
     return Region(_Memory(memoryview(data)), 0, len(data))
 
 
-def element_bits(data_type: int) -> int:
-    """Return how many bits one element takes in ``raw_data``."""
-    if data_type in _BITS:
-        return _BITS[data_type]
-    return int(onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize) * 8
-
-
-def onnx_dtype(dtype: np.dtype[Any]) -> int:
-    """Return the ONNX element type of a NumPy type."""
-    if dtype.kind in "OUS":
-        return int(TensorProto.STRING)
-    return int(onnx.helper.np_dtype_to_tensor_dtype(dtype.newbyteorder("=")))
-
-
 class HeldTensor(LazyValues):  # type: ignore[misc]  # the library has no types
     """What both kinds of stored tensor have in common; a ``LazyValues`` of the library.
 
@@ -127,7 +98,7 @@ class HeldTensor(LazyValues):  # type: ignore[misc]  # the library has no types
 
     def without_notes(self) -> HeldTensor:
         """Return the same tensor without documentation and metadata."""
-        return self
+        raise NotImplementedError
 
 
 class LazyTensor(HeldTensor):
@@ -159,10 +130,10 @@ class LazyTensor(HeldTensor):
             raise UnsupportedModelError(f"{label}: tensor segments are not supported; store it whole")
         if any(size < 0 for size in self.shape):
             raise ModelLoadError(f"{label}: the shape {list(self.shape)} has a negative size")
-        try:
-            self.dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(meta.data_type))
-        except KeyError:
-            raise ModelLoadError(f"{label}: unknown element type {meta.data_type}") from None
+        dtype = numpy_dtype(meta.data_type)
+        if dtype is None:
+            raise ModelLoadError(f"{label}: unknown element type {meta.data_type}")
+        self.dtype = dtype
         count = math.prod(self.shape)
         self.nbytes = count * int(self.dtype.itemsize)
         self._check_size(count, label)
@@ -182,7 +153,7 @@ class LazyTensor(HeldTensor):
                 )
             return
         field, factor = _FIELD.get(data_type, ("int32_data", 1))
-        bits = _BITS.get(data_type, 8)
+        bits = element_bits(data_type)
         needed = -(-count * bits // 8) if bits in (2, 4) else count * factor
         found = len(getattr(self.meta, field))
         if found != needed:
@@ -197,7 +168,7 @@ class LazyTensor(HeldTensor):
             proto.raw_data = bytes(self.data.view)
         return proto
 
-    def without_notes(self) -> HeldTensor:
+    def without_notes(self) -> LazyTensor:
         """Return the same tensor without documentation and metadata."""
         if not self.meta.doc_string and not self.meta.metadata_props:
             return self
@@ -211,10 +182,14 @@ class LazyTensor(HeldTensor):
         """Return the values; a view of the region where the type allows it."""
         if self._values is not None:
             return self._values
-        if self.data is not None and self.meta.data_type not in _BITS:
+        data_type = self.meta.data_type
+        if self.data is not None and element_bits(data_type) % 8 == 0:
             flat = np.frombuffer(self.data.view, dtype=self.dtype.newbyteorder("<"))
             return flat.reshape(self.shape)
-        values = np.array(numpy_helper.to_array(self.tensor)).reshape(self.shape)
+        if self.data is not None:
+            values = unpack(self.data.view, data_type, math.prod(self.shape)).reshape(self.shape)
+        else:
+            values = np.array(numpy_helper.to_array(self.meta)).astype(self.dtype).reshape(self.shape)
         values.flags.writeable = False
         self._values = values
         return values
@@ -244,6 +219,10 @@ class SparseTensor(HeldTensor):
         ends = math.prod(dims) if places.ndim == 1 else np.array(dims)
         if np.any(places < 0) or np.any(places >= ends):
             raise ModelLoadError(f"{label}: a sparse index lies outside the shape {list(dims)}")
+
+    def without_notes(self) -> SparseTensor:
+        """Return the same tensor without documentation and metadata."""
+        return SparseTensor(self.values.without_notes(), self.indices.without_notes(), self.shape, self._label)
 
     def load(self) -> NDArray[Any]:
         """Return the values as a dense array, built anew at each call.

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 import numpy as np
-import onnx
 from onnx import TensorProto, TypeProto, ValueInfoProto
 
-from snn_optimizer.ir.tensors import onnx_dtype
+from snn_optimizer.ir.elements import numpy_dtype, onnx_dtype
 from snn_optimizer.ir.types import Dimension, Value
 
 __all__ = ["declared_type", "type_kind", "write_value_info"]
@@ -40,12 +39,7 @@ def _read_type(proto: TypeProto) -> tuple[np.dtype[Any] | None, list[Dimension] 
     if not proto.HasField("tensor_type"):
         return None, None
     tensor = proto.tensor_type
-    dtype: np.dtype[Any] | None = None
-    if tensor.elem_type != TensorProto.UNDEFINED:
-        try:
-            dtype = np.dtype(onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type))
-        except KeyError:  # a type newer than the library: kept in the file, unknown to passes
-            dtype = None
+    dtype = numpy_dtype(tensor.elem_type)  # None for a type newer than the library, kept in the file
     if not tensor.HasField("shape"):
         return dtype, None
     return dtype, [_read_dimension(dim) for dim in tensor.shape.dim]

@@ -17,10 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import NO_UNIT, Contraction, Role, Site, UnitGroups, ValueRanges
+from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import Graph, Node, Rewriter, SNNGraph, Use, Value, array_of, is_constant
 from snn_optimizer.passes.base import Refusal
 
-__all__ = ["Mask", "Surgeon", "add_behind", "first_of_axis", "is_padded"]
+__all__ = ["Mask", "Surgeon", "add_behind", "emitted", "first_of_axis", "is_padded"]
 
 Mask = npt.NDArray[np.bool_]
 
@@ -33,6 +34,7 @@ class Surgeon:
     groups: UnitGroups
     rewriter: Rewriter
     extra_sites: list[Site] = field(default_factory=list)
+    vectors: dict[tuple[int, int], dict[int, Node]] = field(default_factory=dict)  # copies of nodes, by reader
 
     # -- what may go -----------------------------------------------------------------------
 
@@ -52,9 +54,14 @@ class Surgeon:
             positions = self.groups.mask_at(contraction.labels_in, allowed)
             if not positions.any():
                 continue
-            values, fixed = self._emitted(contraction, ranges)
+            values, fixed = emitted(contraction, ranges)
             if is_padded(contraction.node):
                 fixed = fixed & (values == 0)
+            for c in self._broken(contraction, positions & fixed & (values == 0)):
+                refusals[c] = Refusal(
+                    "weight-not-finite", f"'{contraction.node.name}' weighs it with what makes its zeros no number"
+                )
+                allowed[c] = False
             for c in np.unique(self.groups.classes_at(contraction.labels_in)[positions & ~fixed]):
                 refusals[int(c)] = Refusal(
                     "value-not-constant",
@@ -63,20 +70,12 @@ class Surgeon:
                 allowed[c] = False
         return allowed, refusals
 
-    def _emitted(self, contraction: Contraction, ranges: ValueRanges) -> tuple[npt.NDArray[np.float64], Mask]:
-        size = len(contraction.labels_in)
-        bound = ranges.of(contraction.source)
-        if bound is None:
-            return np.zeros(size), np.zeros(size, np.bool_)
-        axis = 1 if contraction.node.op == "Conv" else bound.rank - 1
-        parts = []
-        for array in (bound.low, bound.high, bound.fixed):
-            other = tuple(i for i in range(array.ndim) if i != axis)
-            flat = array.all(axis=other) if array.dtype == np.bool_ else array.max(axis=other)
-            steady = array.min(axis=other) == array.max(axis=other) if array.dtype != np.bool_ else flat
-            parts.append((np.broadcast_to(flat, (size,)), np.broadcast_to(steady, (size,))))
-        (low, low_steady), (high, high_steady), (fixed, _) = parts
-        return (low + high) / 2, fixed & low_steady & high_steady & np.isfinite(low) & np.isfinite(high)
+    def _broken(self, contraction: Contraction, positions: Mask) -> list[int]:
+        """Return the classes at these positions whose columns are not finite: zero times infinity is not zero."""
+        where = np.flatnonzero(positions)
+        finite = np.isfinite(contraction_matrix(contraction)[:, where]).all(axis=(0, 2))
+        classes: list[int] = np.unique(self.groups.classes_at(contraction.labels_in)[where[~finite]]).tolist()
+        return classes
 
     # -- folding ---------------------------------------------------------------------------
 
@@ -85,7 +84,7 @@ class Surgeon:
         changed = 0
         for contraction in self.groups.contractions:
             positions = self.groups.mask_at(contraction.labels_in, selected)
-            values, _ = self._emitted(contraction, ranges)
+            values, _ = emitted(contraction, ranges)
             values = np.where(positions, values, 0)
             if not values.any():
                 continue
@@ -170,7 +169,8 @@ class Surgeon:
             if site.role is Role.GROUPS:
                 self.rewriter.set_attribute(site.use.node, "group", int((~gone).sum()))
                 continue
-            edit = edits.setdefault((id(site.use.node), site.use.slot), _Edit(site.use))
+            use = site.use if site.reader is None else self._own_vector(site.use, site.reader)
+            edit = edits.setdefault((id(use.node), use.slot), _Edit(use))
             if site.role is Role.SHAPE:
                 edit.entries[site.axis] = int((~gone).sum())
             else:
@@ -180,6 +180,25 @@ class Surgeon:
         self._update_shapes(selected)
         self._update_rates(selected)
         return removed
+
+    def _own_vector(self, use: Use, reader: Use) -> Use:
+        """Give a reader of a computed shape its own copy of the computation when others read it too."""
+        twins = self.vectors.get((id(reader.node), reader.slot))
+        if twins is None:
+            twins = self.vectors[id(reader.node), reader.slot] = {}
+            path = _way_back(reader, use.node)
+            if any(len(node.outputs[0].outputs) > 1 for node in path):
+                self._copy(reader, path, twins)
+        return Use(twins.get(id(use.node), use.node), use.slot)
+
+    def _copy(self, reader: Use, path: Sequence[Node], twins: dict[int, Node]) -> None:
+        made: dict[int, Value] = {}
+        for node in path:
+            old = node.outputs[0]
+            made[id(old)] = self.rewriter.value(old.name, old.dtype, old.shape)
+            inputs = [made.get(id(value), value) for value in node.inputs]
+            twins[id(node)] = self.rewriter.add_like(self._graph_of(node), node, inputs, [made[id(old)]])
+        self.rewriter.set_input(reader.node, reader.slot, made[id(reader.node.inputs[reader.slot])])
 
     def _neurons(self, selected: Mask) -> int:
         return sum(
@@ -244,6 +263,25 @@ class _Edit:
         return np.ascontiguousarray(result) if result.ndim else result
 
 
+def emitted(contraction: Contraction, ranges: ValueRanges) -> tuple[npt.NDArray[np.float64], Mask]:
+    """Return what a linear map reads at each position of its fan-in, and where that is one number for ever."""
+    size = len(contraction.labels_in)
+    bound = ranges.of(contraction.source)
+    if bound is None:
+        return np.zeros(size), np.zeros(size, np.bool_)
+    axis = 1 if contraction.node.op == "Conv" else bound.rank - 1
+    parts = []
+    for array in (bound.low, bound.high, bound.fixed):
+        other = tuple(i for i in range(array.ndim) if i != axis)
+        flat = array.all(axis=other) if array.dtype == np.bool_ else array.max(axis=other)
+        steady = array.min(axis=other) == array.max(axis=other) if array.dtype != np.bool_ else flat
+        parts.append((np.broadcast_to(flat, (size,)), np.broadcast_to(steady, (size,))))
+    (low, low_steady), (high, high_steady), (fixed, _) = parts
+    finite = np.isfinite(low) & np.isfinite(high)
+    middle = (np.where(finite, low, 0) + np.where(finite, high, 0)) / 2
+    return middle, fixed & low_steady & high_steady & finite
+
+
 def first_of_axis(groups: UnitGroups, selected: Mask) -> tuple[Mask, list[str]]:
     """Keep one class of every axis that the selection would empty; return the selection and the nodes concerned."""
     result = selected.copy()
@@ -293,6 +331,27 @@ def _bias_add(result: Value, graph: Graph) -> tuple[Node, int] | None:
     return None
 
 
+def _way_back(reader: Use, goal: Node) -> list[Node]:
+    """Return the nodes between ``goal`` and what a reader reads, ``goal`` included, in the order of computation."""
+    order: list[Node] = []
+    reaches: dict[int, bool] = {}
+
+    def visit(node: Node) -> bool:
+        if id(node) not in reaches:
+            reaches[id(node)] = node is goal
+            found = [visit(value.inputs[0]) for value in node.inputs if value.inputs and node is not goal]
+            reaches[id(node)] = node is goal or any(found)
+            if reaches[id(node)]:
+                order.append(node)
+        return reaches[id(node)]
+
+    value = reader.node.inputs[reader.slot]
+    if reader.node is not goal and value.inputs:
+        visit(value.inputs[0])
+    return order
+
+
 def is_padded(node: Node) -> bool:
+    """Tell whether a convolution sees zeros that no channel emitted."""
     pads: Sequence[int] = node.attrs.get("pads", ()) or ()
     return node.op == "Conv" and (any(pads) or node.attrs.get("auto_pad", "NOTSET") not in {"NOTSET", "VALID"})

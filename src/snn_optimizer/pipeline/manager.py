@@ -77,6 +77,7 @@ class PassManager:
     results: list[PassResult] = field(default_factory=list)
     _rejected: set[str] = field(default_factory=set)
     _size: tuple[int, int, int] | None = None  # parameters, neurons, nodes after the last pass
+    _analyses: AnalysisManager | None = None  # facts about the graph, kept until a pass changes it
 
     def run(self, graph: SNNGraph, pipeline: Pipeline) -> list[PassResult]:
         """Run all passes of a pipeline in place and return their records.
@@ -132,6 +133,7 @@ class PassManager:
         claim = one.claim if outcome.claim is None else min(outcome.claim, one.claim)
         result.claim = (claim if outcome.changes else one.claim).name.lower()
         if outcome.changes:
+            self._analyses = None
             self._verify(graph, snapshot, result, one)
             result.status = PassStatus.KEPT
             if not self._guard(graph, claim, result):
@@ -145,8 +147,10 @@ class PassManager:
 
     def _transform(self, graph: SNNGraph, one: Pass, result: PassResult) -> Outcome:
         accept: Accept | None = self.checker.accept if self.checker is not None and self.has_budget else None
+        if self._analyses is None or self._analyses.module is not graph.module:
+            self._analyses = AnalysisManager(graph.module, self.domain)
         context = PassContext(
-            AnalysisManager(graph.module, self.domain),
+            self._analyses,
             pass_name=one.name,
             remarks=result.remarks,
             evaluate_node=None if self.evaluate_node is None else self.evaluate_node(graph),

@@ -160,9 +160,10 @@ def compare_outputs(
     total = Comparison()
     for name, old in before.items():
         scale = (scales or {}).get(name)
-        allowed = tolerance * (_magnitude(old) if scale is None else scale)
+        if scale is None:
+            scale = _magnitude(old) if old.dtype.kind == "f" else 0.0
         may_spike = spike_outputs is None or name in spike_outputs
-        rule = _Rule(level, allowed, axes[name], first_sample, may_spike, frozenset(ignored))
+        rule = _Rule(level, tolerance * scale, axes[name], first_sample, may_spike, frozenset(ignored))
         total += _compared(name, old, after[name], rule)
     return total
 
@@ -268,8 +269,8 @@ def _first(name: str, old: Array, new: Array, differs: Array, rule: _Rule) -> Di
         step=None if time is None else index[time],
         sample=None if batch is None else index[batch] + rule.first_sample,
         index=tuple(each for axis, each in enumerate(index) if axis not in rule.axes),
-        before=old[index].item(),
-        after=new[index].item(),
+        before=old[index].item() if old.dtype.kind != "O" else old[index],
+        after=new[index].item() if new.dtype.kind != "O" else new[index],
     )
 
 

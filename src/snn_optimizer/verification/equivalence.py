@@ -199,7 +199,7 @@ class Referee:
         self._seek(original)
 
     def _affordable_batch(self, session: Session) -> int:
-        weights = sum(math.prod(tensor.dims) for tensor in read_model(self._before)[0].graph.initializer)
+        weights = sum(int(math.prod(tensor.dims)) for tensor in read_model(self._before)[0].graph.initializer)
         axes = batch_axes(session.inputs)
         sequences = [port.shape for port in session.inputs if time_axis(port.shape or (), axes[port.name]) == 0]
         steps = [shape[0] if shape is not None and isinstance(shape[0], int) else self._steps for shape in sequences]

@@ -32,6 +32,7 @@ from snn_optimizer.verification.stimuli import Stimulus
 __all__ = ["seek_thresholds"]
 
 Array = npt.NDArray[Any]
+Integers = npt.NDArray[np.int64]
 
 _LEAST, _MOST = 16, 192  # samples kept, shared by the populations; fewer for larger models
 _KEPT_WORK = 1 << 20  # potentials of the samples kept, between these bounds
@@ -171,30 +172,40 @@ class _Search:
         if not parents or not self.free:
             return
         children = self._taken(self.pool, [sample for sample, _ in parents])
-        for row, (_, step) in enumerate(parents):
-            for _ in range(int(self.generator.choice([1, 2, 4, 8]))):
-                self._flip_somewhere(children, row, step)
+        flips = self.generator.choice([1, 2, 4, 8], size=len(parents))
+        rows = np.repeat(np.arange(len(parents)), flips)
+        steps = np.array([step for _, step in parents])[rows]
+        inputs = self.generator.integers(len(self.free), size=len(rows))
+        for number, name in enumerate(self.free):
+            chosen = inputs == number
+            self._flip_somewhere(name, children[name], rows[chosen], steps[chosen])
         self._admit(self._scored(children))
 
-    def _flip_somewhere(self, feeds: Mapping[str, Array], sample: int, step: int) -> None:
-        name = self.free[int(self.generator.integers(len(self.free)))]
-        array = feeds[name]
-        index = [int(self.generator.integers(size)) for size in array.shape]
+    def _flip_somewhere(self, name: str, array: Array, samples: Integers, steps: Integers) -> None:
+        """Flip a random element of each of the samples, half of them at the given steps, half before."""
+        index = [self.generator.integers(size, size=len(samples)) for size in array.shape]
         time = time_axis(array.shape, self.axes[name])
         if time is not None:
-            near = min(step, array.shape[time] - 1)
-            index[time] = near if self.generator.random() < 0.5 else int(self.generator.integers(near + 1))
-        self._flip(name, array, sample, index)
+            near = np.minimum(steps, array.shape[time] - 1)
+            earlier = (self.generator.random(len(samples)) * (near + 1)).astype(np.int64)
+            index[time] = np.where(self.generator.random(len(samples)) < 0.5, near, earlier)
+        self._flip(name, array, samples, index)
 
-    def _flip(self, name: str, array: Array, sample: int, index: Sequence[int]) -> None:
-        """Mirror one element of one sample between the ends of its range."""
+    def _flip(
+        self, name: str, array: Array, samples: int | Integers, index: Sequence[int] | Sequence[Integers]
+    ) -> None:
+        """Mirror elements of samples between the ends of their ranges."""
         axis = self.axes[name]
         assert axis is not None
-        place = list(index)
-        place[axis] = sample
-        corner = tuple(0 if self.low[name].shape[each] == 1 else place[each] for each in range(array.ndim))
-        low, high, value = self.low[name][corner], self.high[name][corner], array[tuple(place)]
-        array[tuple(place)] = (not value) if array.dtype.kind == "b" else min(max(low + (high - value), low), high)
+        place: list[Any] = list(index)
+        place[axis] = samples
+        low, high = self.low[name], self.high[name]
+        corner = tuple(0 if low.shape[each] == 1 else place[each] for each in range(array.ndim))
+        values = array[tuple(place)]
+        if array.dtype.kind == "b":
+            array[tuple(place)] = ~values
+        else:
+            array[tuple(place)] = np.clip(low[corner] + (high[corner] - values), low[corner], high[corner])
 
     def solve(self) -> None:
         """Combine single flips at one step of one sample so that potentials land on thresholds."""

@@ -117,7 +117,7 @@ def generate(
         for signal in signals:
             fill = _uniform if signal.is_state and family is not _zeros else family
             values = np.broadcast_to(fill(signal, generator), signal.shape)
-            feeds[signal.name] = np.ascontiguousarray(values).astype(signal.dtype)
+            feeds[signal.name] = values.astype(signal.dtype, order="C")
         stimuli.append(Stimulus(name, feeds))
     return tuple(stimuli)
 

@@ -197,7 +197,7 @@ def test_a_silent_layer_becomes_its_readers_bias() -> None:
         (lambda: LayerNode("a", 3, 2, np.zeros((2, 3)), firing_rates=[0.1, np.nan]), "finite"),
         (lambda: LayerNode("a", 3, 2, np.zeros((2, 3)), reset="hard"), "reset"),
         (lambda: SNNGraph(layers=[]), "at least one layer"),
-        (lambda: SNNGraph(), "layers"),
+        (SNNGraph, "layers"),
         (lambda: SNNGraph(layers=[LayerNode("a", 3, 2, np.zeros((2, 3)))] * 2), "named 'a'"),
         (
             lambda: SNNGraph(layers=[LayerNode("a", 3, 2, np.zeros((2, 3))), LayerNode("b", 3, 1, np.zeros((1, 3)))]),
@@ -208,7 +208,7 @@ def test_a_silent_layer_becomes_its_readers_bias() -> None:
         (lambda: network().layer("hiden"), "no layer 'hiden'"),
     ],
 )
-def test_mistakes_are_input_errors_in_one_line(build, message) -> None:  # noqa: ANN001
+def test_mistakes_are_input_errors_in_one_line(build, message) -> None:
     with pytest.raises(InputError, match=message) as caught:
         build()
     assert "\n" not in str(caught.value)

@@ -254,6 +254,11 @@ def test_strip_metadata() -> None:
     body = model.graph.node[0].attribute[1].g
     tensor = model.graph.node[2].attribute[0].t
     body.input[0].doc_string = body.output[0].doc_string = "gone"
+    sparse = helper.make_sparse_tensor(
+        numpy_helper.from_array(np.float32([7]), "sparse"), numpy_helper.from_array(np.int64([1])), [3]
+    )
+    sparse.values.doc_string = sparse.indices.doc_string = "gone"
+    model.graph.sparse_initializer.append(sparse)
     noted = [model.graph, model.graph.node[0], body, body.node[0], model.functions[0], model.functions[0].node[0]]
     for part in (*noted, model.graph.value_info[0], model.graph.initializer[1], tensor):
         part.doc_string = "gone"

@@ -390,6 +390,60 @@ def test_node_erased_twice_counts_once() -> None:
     assert rewriter.finish() == 1
 
 
+def test_body_is_replaced_by_an_attribute() -> None:
+    module = load(SCANS)
+    rewriter = Rewriter(module)
+    one = node(module, "one")
+    state, step = rewriter.value("state", np.float32, [2]), rewriter.value("step", np.float32, [2])
+    total, copied = rewriter.value("total", np.float32, [2]), rewriter.value("copied", np.float32, [2])
+    body = rewriter.body("sum", [state, step], [total, copied])
+    rewriter.add(body, "Add", [state, step], [total])
+    rewriter.add(body, "Identity", [total], [copied])
+    rewriter.set_attribute(one, "body", body)
+    proto = done(rewriter)
+    assert ops_of(module) == ["Scan", "Scan"]  # what only the old body read is gone
+    np.testing.assert_array_equal(run(proto, x=X)[0], np.cumsum(X, axis=0))
+
+
+def test_ports_of_a_loop_and_its_body() -> None:
+    """Take the final state out of a loop that nobody reads it from, and turn it into a stateless one."""
+    module = load(SCANS)
+    rewriter = Rewriter(module)
+    two = node(module, "two")
+    body = two.attrs["body"]
+    step = body.inputs[1]
+    rewriter.set_input(body.nodes[1], 1, value(module, "w"))
+    rewriter.set_ports(body, [step], [body.outputs[1]])
+    rewriter.set_ports(two, [two.inputs[1]], [two.outputs[1]])
+    proto = done(rewriter)
+    assert [n.op for n in body.nodes] == ["Sub"]
+    np.testing.assert_array_equal(run(proto, x=X)[1], X - [1, 2])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_inserted_can_be_removed_without_a_trace(seed: int) -> None:
+    """Identities at random places change no result; without them the model is what it was."""
+    random = np.random.default_rng(seed)
+    original = parser.parse_model(SCANS if seed % 2 else CHAIN)
+    module = Module.load(original)
+    before = run(original, x=X)
+    rewriter = Rewriter(module)
+    index = GraphIndex(module)
+    for one in list(index.nodes()):
+        for slot in range(len(one.inputs)):
+            if random.random() < 0.6:
+                held = one.inputs[slot]
+                copied = rewriter.value(held.name, held.dtype, held.shape)
+                rewriter.add(index.scope_of(one).graph, "Identity", [held], [copied], name_hint="inserted")
+                rewriter.set_input(one, slot, copied)
+    np.testing.assert_array_equal(run(done(rewriter), x=X), before)
+    rewriter = Rewriter(module)
+    for one in [n for n in GraphIndex(module).nodes() if n.name.startswith("inserted")]:
+        rewriter.replace_uses(one.outputs[0], one.inputs[0])
+        rewriter.erase(one)
+    assert done(rewriter) == original
+
+
 # ----------------------------------------------------------------- constants
 
 

@@ -135,7 +135,7 @@ def test_instruments_see_every_pass() -> None:
     seen = []
 
     class Watcher(Instrument):
-        def after_pass(self, result, graph) -> None:  # noqa: ANN001
+        def after_pass(self, result, graph) -> None:
             seen.append((result.name, str(result.status)))
 
     run_job(network(), Job(pipeline="layer-fusion,dead-neuron-elimination", instruments=[Watcher()]))

@@ -54,29 +54,38 @@ class Canonicalize(Pass):
     """Remove nodes that do nothing, and join consecutive reshapes and transposes.
 
     Works in the main graph and in bodies; functions are left alone. Idempotent:
-    every node is judged after everything it reads.
+    every node is judged after everything it reads, and once more when the sizes it
+    lacked may be known now that other nodes are gone.
     """
 
     name: ClassVar[str] = "canonicalize"
     exactness: ClassVar[Exactness] = Exactness.BITWISE
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
-        """Visit every node once, in the order of computation."""
-        walk = _Walk(graph.module, context)
-        walk.graph(graph.module.graph)
-        return walk.finish(context)
+        """Visit every node in the order of computation, until nothing new is learned."""
+        tally = Tally()
+        tally.settle(context, lambda: _Walk(graph.module, context, tally).run())
+        tally.report(context, _SENTENCES)
+        return Outcome(changes=tally.changes, details=tally.counts())
 
 
 class _Walk:
     """One run over one module."""
 
-    def __init__(self, module: Module, context: PassContext) -> None:
+    def __init__(self, module: Module, context: PassContext, tally: Tally) -> None:
+        self.module = module
         self.index = GraphIndex(module)
         self.facts = Facts(context, self.index, module.opset())
         self.rewriter = Rewriter(module)
         self.hidden = HiddenNames(module, self.index)
-        self.tally = Tally()
+        self.tally = tally
         self.bypassed: list[Node] = []
+
+    def run(self) -> None:
+        """Visit all nodes, then take out those that were bypassed."""
+        self.graph(self.module.graph)
+        self.rewriter.erase(self.bypassed)
+        self.rewriter.finish()
 
     def graph(self, graph: Graph) -> None:
         """Visit a graph and the bodies in it."""
@@ -126,7 +135,7 @@ class _Walk:
 
     def bypass(self, node: Node, value: Value) -> Refusal | None:
         """Let all that reads the first output of a node read ``value``, which equals it."""
-        output = node.outputs[0]
+        place, output = describe(node), node.outputs[0]
         home = self.index.scope_of(node)
         if not self.index.output_of(output):
             if self.hidden.hide(value, output.outputs, home):
@@ -142,7 +151,7 @@ class _Walk:
             made = [output if one is value else one for one in producer.outputs]
             self.rewriter.set_ports(producer, producer.inputs, made)
             self.rewriter.replace_uses(value, output)
-        self.tally.applied("no-op", describe(node))
+        self.tally.applied("no-op", place)
         return None
 
     def must_stay(self, node: Node, value: Value) -> Refusal | None:
@@ -158,13 +167,6 @@ class _Walk:
         if self.index.scope_of(value.inputs[0]) is not home:
             return Refusal("output-is-captured", f"output '{name}' of a body is '{value.name}' from around it")
         return _hidden(node.outputs[0]) if self.hidden.hide(node.outputs[0], value.outputs, home) else None
-
-    def finish(self, context: PassContext) -> Outcome:
-        """Take the bypassed nodes out and report."""
-        self.rewriter.erase(self.bypassed)
-        self.rewriter.finish()
-        self.tally.report(context, _SENTENCES)
-        return Outcome(changes=self.tally.changes, details=self.tally.counts())
 
 
 def _is_complete(node: Node) -> bool:

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 
@@ -69,21 +69,22 @@ class FoldConstants(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Fold in the order of computation, so that chains of constants go in one run."""
-        folder = _Folder(graph, context, self.max_growth)
-        folder.run()
-        return folder.finish()
+        tally = Tally()
+        tally.settle(context, lambda: _Folder(graph, context, tally, self.max_growth).run())
+        tally.report(context, _SENTENCES)
+        return Outcome(changes=tally.changes, details=tally.counts())
 
 
 class _Folder:
     """One run over one module."""
 
-    def __init__(self, graph: SNNGraph, context: PassContext, max_growth: int) -> None:
+    def __init__(self, graph: SNNGraph, context: PassContext, tally: Tally, max_growth: int) -> None:
         self.context = context
         self.max_growth = max_growth
         self.index = GraphIndex(graph.module)
         self.facts = Facts(context, self.index, graph.module.opset())
         self.rewriter = Rewriter(graph.module)
-        self.tally = Tally()
+        self.tally = tally
         self.folded: dict[int, Node] = {}
         self.refused: dict[int, tuple[Node, Refusal]] = {}
         self.result_bytes: dict[int, int] = {}  # of nodes that were evaluated and then refused
@@ -105,6 +106,10 @@ class _Folder:
                 if id(other) not in waiting and id(other) not in self.folded:
                     waiting.add(id(other))
                     pending.append(other)
+        for node, refusal in self.refused.values():
+            self.tally.missed(refusal, describe(node))
+        self.rewriter.erase(self.folded.values())
+        self.rewriter.finish()
 
     def results(self, node: Node) -> list[Array] | Refusal | None:
         """Return the values of the outputs of a node; None where there is nothing to fold."""
@@ -173,7 +178,7 @@ class _Folder:
         made = [value for value in node.outputs if not is_missing(value)]
         assert evaluate is not None
         try:
-            given = evaluate(node, [array for array in arrays if array is not None])
+            given: list[Any] = evaluate(node, [array for array in arrays if array is not None])
         except Exception as error:  # noqa: BLE001 -- evaluators share no base class of errors
             return Refusal("not-evaluable", f"{node.op}: {' '.join(str(error).split())}")
         results = [np.asarray(one) if isinstance(one, np.generic) else one for one in given]
@@ -211,15 +216,6 @@ class _Folder:
             distinct = {id(node) for node in value.outputs}
             self.readers_left[id(value)] = sum(key not in self.folded for key in distinct)
         return self.readers_left[id(value)] == 1 and not self.index.output_of(value)
-
-    def finish(self) -> Outcome:
-        """Take the folded nodes out and report."""
-        for node, refusal in self.refused.values():
-            self.tally.missed(refusal, describe(node))
-        self.rewriter.erase(self.folded.values())
-        self.rewriter.finish()
-        self.tally.report(self.context, _SENTENCES)
-        return Outcome(changes=self.tally.changes, details=self.tally.counts())
 
 
 def _reads_constants(node: Node) -> bool:

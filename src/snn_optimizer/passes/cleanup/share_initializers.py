@@ -80,21 +80,10 @@ class ShareInitializers(Pass):
 
 
 def _stored(module: Module, index: GraphIndex) -> Iterator[tuple[Scope, Iterable[Value]]]:
-    """Yield each graph with the constants it stores: initializers first, then those of Constant nodes.
-
-    Initializers that no graph stores yet, made by passes, belong to the main graph.
-    """
-    stored = {id(scope.graph): list(module.initializers_of(scope.graph)) for scope in index.scopes}
-    owned = {id(value) for values in stored.values() for value in values}
-    unowned = stored[id(module.graph)]
-    for node in index.nodes():
-        for value in node.inputs:
-            if is_constant(value) and not value.inputs and id(value) not in owned:
-                owned.add(id(value))
-                unowned.append(value)
+    """Yield each graph with the constants it stores: initializers first, then those of Constant nodes."""
     for scope in index.scopes:
         made = [value for node in scope.graph.nodes if is_standard(node, "Constant") for value in node.outputs]
-        yield scope, [*stored[id(scope.graph)], *filter(is_constant, made)]
+        yield scope, [*module.initializers_of(scope.graph), *filter(is_constant, made)]
 
 
 class _Merger:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,6 +20,7 @@ RANDOM: Final = frozenset(
 """Standard operators that may give another value at every call."""
 
 _PLACES_LISTED: Final = 16
+_LACKS_FACTS: Final = frozenset({"may-widen", "operand-not-constant", "rank-unknown", "size-unknown", "type-unknown"})
 
 
 @dataclass(slots=True)
@@ -44,6 +45,19 @@ class Tally:
     def missed(self, refusal: Refusal, place: str) -> None:
         """Record a refusal; the reason of the first one of a name is the one reported."""
         self._missed.setdefault(refusal.rule, (refusal, []))[1].append(place)
+
+    def settle(self, context: PassContext, once: Callable[[], None]) -> None:
+        """Run ``once``, and again while it changes something and then leaves nodes alone for want of facts.
+
+        Shape inference may find more in the changed module. Refusals are those of the last round.
+        """
+        while True:
+            before = self.changes
+            self._missed.clear()
+            once()
+            if self.changes == before or _LACKS_FACTS.isdisjoint(self._missed):
+                return
+            context.analyses.invalidate()
 
     def counts(self) -> dict[str, int]:
         """Return how often each rule applied."""

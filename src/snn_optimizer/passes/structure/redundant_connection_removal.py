@@ -134,9 +134,9 @@ def _live_classes(groups: UnitGroups) -> Mask:
         changed = False
         for contraction in pending:
             rows = groups.classes_at(contraction.labels_out)
-            awake = np.where(rows == NO_UNIT, True, live[rows])  # noqa: FBT003 - positions without a unit always count
+            awake = np.where(rows == NO_UNIT, True, live[rows])
             columns = groups.classes_at(contraction.labels_in)
-            open_ = (columns != NO_UNIT) & ~np.where(columns == NO_UNIT, False, live[columns])  # noqa: FBT003 - likewise
+            open_ = (columns != NO_UNIT) & ~np.where(columns == NO_UNIT, False, live[columns])
             if not awake.any() or not open_.any():
                 continue
             used = _used_columns(contraction, awake)
@@ -167,13 +167,16 @@ def _skip_unread_inputs(graph: SNNGraph, context: PassContext, outcome: Outcome)
         if node.op == "Conv":
             continue
         classes = groups.classes_at(contraction.labels_in)
-        stuck = (classes == NO_UNIT) | np.where(classes == NO_UNIT, True, groups.fixed[classes] >= 0)  # noqa: FBT003 - as above
+        stuck = (classes == NO_UNIT) | np.where(classes == NO_UNIT, True, groups.fixed[classes] >= 0)
         matrix = contraction_matrix(contraction)
         nothing = ~_used_columns(contraction, np.ones(matrix.shape[0], np.bool_)) | _always_zero(contraction, ranges)
         skipped = stuck & nothing
         saved = int(skipped.sum()) * matrix.shape[0] * matrix.dtype.itemsize
         cost = int((~skipped).sum()) * INDEX_BYTES + NODE_BYTES
         if not skipped.any() or skipped.all():
+            continue
+        if len(node.inputs[contraction.weight_slot].outputs) > 1:
+            context.missed(Refusal("shared-weight", "other nodes read the same weight"), node.name)
             continue
         if saved <= cost:
             context.missed(
@@ -221,5 +224,5 @@ def _always_zero(contraction: Contraction, ranges: ValueRanges) -> Mask:
     bound = ranges.of(contraction.source)
     if bound is None or bound.low.size not in {1, size}:
         return np.zeros(size, np.bool_)
-    zero = (bound.low == 0) & (bound.high == 0)
-    return np.array(np.broadcast_to(zero.reshape(-1), (size,)))
+    zero = np.broadcast_to(((bound.low == 0) & (bound.high == 0)).reshape(-1), (size,))
+    return np.asarray(zero & np.isfinite(contraction_matrix(contraction)).all(axis=(0, 2)))

@@ -11,7 +11,7 @@ from snn_optimizer.ir import GraphIndex, Node, Rewriter, Shape, Shapes, SNNGraph
 from snn_optimizer.ops import is_neuron
 from snn_optimizer.passes.base import Outcome, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.structure.linear_maps import affine_map
-from snn_optimizer.passes.unit_surgery import Mask, is_padded
+from snn_optimizer.passes.unit_surgery import Mask, emitted, is_padded
 
 __all__ = ["replace_silent_layers"]
 
@@ -30,16 +30,9 @@ def replace_silent_layers(graph: SNNGraph, context: PassContext, outcome: Outcom
     )
     index = GraphIndex(graph.module)
     for contraction in groups.contractions:
-        bound = ranges.of(contraction.source)
         size = len(contraction.labels_in)
-        if bound is None or not bound.fixed.all() or size == 0 or not _feeds_on_neurons(contraction.source):
-            continue
-        values = (
-            np.broadcast_to(((bound.low + bound.high) / 2).reshape(-1), (size,))
-            if bound.low.size in {1, size}
-            else None
-        )
-        if values is None or not np.isfinite(values).all():
+        values, fixed = emitted(contraction, ranges)
+        if not size or not fixed.all() or not _feeds_on_neurons(contraction.source):
             continue
         if index.scope_of(contraction.node).kind != "main":
             context.missed(
@@ -143,7 +136,7 @@ def _unbroadcast(add: Node, shapes: Shapes) -> Value | None:
         held = shape_of_constant(other)
         if shape is None or held is None or shapes.rank(value) != len(shape):
             continue
-        if len(held) < len(shape) and all(n == 1 or n == m for n, m in zip(held[::-1], shape[::-1], strict=False)):
+        if len(held) < len(shape) and all(n in (1, m) for n, m in zip(held[::-1], shape[::-1], strict=False)):
             return value
     return None
 

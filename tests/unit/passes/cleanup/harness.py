@@ -105,6 +105,7 @@ def session(model: onnx.ModelProto) -> onnxruntime.InferenceSession:
     """Load a model as it is, without the optimizations of the runtime."""
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_mem_reuse = False  # symbols of exported bodies may contradict each other
     options.log_severity_level = 4
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     return onnxruntime.InferenceSession(model.SerializeToString(), options, ["CPUExecutionProvider"])

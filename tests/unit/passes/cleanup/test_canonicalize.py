@@ -8,10 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
+from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.canonicalize import Canonicalize
-from tests.unit.passes.cleanup.harness import apply, check
 
 OPSET_11 = '<ir_version: 7, opset_import: ["": 11]>'
 OPSET_6 = '<ir_version: 3, opset_import: ["": 6]>'
@@ -124,6 +125,7 @@ WORKS = {
     "one-divided": "g (float[N] x) => (float[N] y) <float one = {1}> { y = Div(one, x) }",
     "zero-minus": "g (float[N] x) => (float[N] y) <float zero = {0}> { y = Sub(zero, x) }",
     "mul-by-nearly-one": "g (float[4] x) => (float[4] y) <float[4] c = {1, 1, 1, 1.0000001}> { y = Mul(x, c) }",
+    "mul-of-nothing": "g (float[0] x) => (float[0] y) <float[0] c = {}> { y = Mul(x, c) }",
     "clip-twice": """g (float[N] x) => (float[N] y) <float low = {0}, float high = {1}> {
         a = Clip(x, low, high) y = Clip(a, low, high) }""",
 }
@@ -168,7 +170,7 @@ def test_refuses(name):
     elif "int64[2] s)" in text or "int64[M] s)" in text:
         feeds = [{"x": np.ones((3, 4), np.float32), "s": np.array([6, 2])}]
     elif name == "may-train":
-        feeds = [{"x": np.ones(3, np.float32), "t": np.array(False)}]  # noqa: FBT003 -- the value of an array
+        feeds = [{"x": np.ones(3, np.float32), "t": np.array(False)}]
     run = check(Canonicalize(), text, feeds=feeds)
     assert run.outcome.changes == 0
     assert name in run.missed
@@ -464,6 +466,20 @@ def test_functions_and_foreign_operators_are_left_alone():
     assert foreign.outcome.changes == 0
 
 
+def test_sizes_that_are_known_once_other_nodes_are_gone():
+    run = check(
+        Canonicalize(),
+        """g (float[N, 4] x) => (float[N, 4] y) <int64[2] u = {0, 3}, int64[2] w = {3, -4}> {
+            i = Identity(u)
+            a = Unsqueeze(x, i)
+            b = Squeeze(a, w)
+            y = Neg(b)
+        }""",
+    )
+    assert run.ops == ["Neg"]
+    assert not run.missed
+
+
 def test_a_shared_constant_stays_for_its_other_readers():
     run = check(
         Canonicalize(),
@@ -488,6 +504,49 @@ def test_old_broadcasting_and_old_dropout_are_left_alone():
     run = check(Canonicalize(), model, execute=False)
     assert run.outcome.changes == 0
     assert run.missed == ["may-train"]
+
+
+def test_the_old_reshape_is_left_alone():
+    model = onnx.parser.parse_model(
+        '<ir_version: 3, opset_import: ["": 4]> g (float[2, 3] x) => (float[2, 3] y) {'
+        " a = Reshape <shape: ints = [2, 3]> (x) y = Neg(a) }"
+    )
+    assert check(Canonicalize(), model, execute=False).outcome.changes == 0
+
+
+def test_types_of_fills_and_neurons():
+    variant = NeuronVariant("LI")
+    inputs = ["f", *["c"] * (len(variant.inputs) - 1)]
+    nodes = [
+        helper.make_node("Shape", ["x"], ["n"]),
+        helper.make_node("ConstantOfShape", ["n"], ["e"]),
+        helper.make_node("Cast", ["e"], ["f"], to=TensorProto.FLOAT),
+        helper.make_node(variant.op_type, inputs, ["s", "v"], domain=DOMAIN, **variant.attributes()),
+        helper.make_node("Cast", ["s"], ["t"], to=TensorProto.FLOAT),
+        helper.make_node("ConstantOfShape", ["n"], ["h"], value=helper.make_tensor("", TensorProto.INT32, [1], [3])),
+        helper.make_node("Cast", ["h"], ["i"], to=TensorProto.INT32),
+        helper.make_node("CastLike", ["i", "t"], ["j"]),
+        helper.make_node("Cast", ["j"], ["k"], to=TensorProto.FLOAT),
+        helper.make_node("Add", ["k", "t"], ["y"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["T", 2, 3])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["T", 2, 3])],
+        [helper.make_tensor("c", TensorProto.FLOAT, [], [0.5])],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid(DOMAIN, 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=9, functions=[function_proto(variant)])
+    run = check(Canonicalize(), model)
+    assert "Cast" not in run.ops
+
+
+def test_an_element_type_of_the_future():
+    model = onnx.parser.parse_model(
+        f"{HEADER} g (float[N] x) => (float[N] y) {{ a = Cast <to: int = 99> (x) y = Neg(a) }}"
+    )
+    assert check(Canonicalize(), model, execute=False).missed == ["type-unknown"]
 
 
 def test_metadata_and_names_of_other_nodes_stay():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import time
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.common_subexpressions import CommonSubexpressions
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
+from snn_optimizer.passes.cleanup.contents import attribute_key
 
 MERGES = {
     "same-inputs": ("g (float[N] x) => (float[N] y) { a = Neg(x) b = Neg(x) y = Add(a, b) }", 1),
@@ -85,6 +88,9 @@ DIFFERENT = {
     "signs-of-zero": """g (float[N] x) => (float[N] y) {
         c = Constant <value_float: float = 0.0> () d = Constant <value_float: float = -0.0> ()
         a = Add(x, c) b = Add(x, d) y = Add(a, b) }""",
+    "tensors-without-names": """g (float[2] x) => (float[2] y) {
+        c = Constant <value: tensor = float[2] {1, 2}> () d = Constant <value: tensor = float[2] {1, 3}> ()
+        a = Add(x, c) b = Add(x, d) y = Mul(a, b) }""",
     "types-of-a-constant": """g (float[N] x) => (float[N] y) <int64[1] c = {1}, int32[1] d = {1}> {
         a = Cast <to: int = 1> (c) b = Cast <to: int = 1> (d) e = Mul(a, x) y = Mul(e, b) }""",
     "shapes-of-a-constant": """g (float[1] x) => (float[1] y) <float[1] c = {1}, float d = {1}> {
@@ -211,6 +217,17 @@ def test_names_that_a_body_uses_for_itself():
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     assert check(CommonSubexpressions(), model, execute=False).missed == ["name-hidden"]
+
+
+def test_attributes_are_compared_by_value():
+    text, other = helper.make_tensor_type_proto(TensorProto.STRING, None), helper.make_tensor_type_proto(1, [2])
+    same = [
+        (1, 1), (1.5, np.float32(1.5)), (np.nan, np.nan), ("a", "a"), ([1, 2], (1, 2)), (text, copy.deepcopy(text)),
+        (np.ones(2), np.ones(2)), (np.array(["a"], object), np.array(["a"], object)),
+    ]  # fmt: skip
+    assert all(attribute_key(first) == attribute_key(second) for first, second in same)
+    different = [1, 1.0, -1, "1", b"1", 0.0, -0.0, [1], [1.0], [], text, other, np.ones(1), np.ones(1, np.float32)]
+    assert len({attribute_key(held) for held in different}) == len(different)
 
 
 def test_linear_time():

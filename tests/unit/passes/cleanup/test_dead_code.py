@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.dead_code import DeadCode
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 
 def scan_of(model: onnx.ModelProto, position: int = 0) -> onnx.NodeProto:
@@ -50,6 +50,7 @@ def test_nodes_initializers_and_functions():
         "g (float[N] x, float[N] unused) => (float[N] y) { y = Neg(x) }",
         "g (float[3] x) => (float[2] y) <int64[1] k = {2}> { y, i = TopK(x, k) }",
         "g (float x) => (float x, float y) { y = Neg(x) }",
+        "g (float[4] x) => (float[2] y) { a, b = Split <num_outputs: int = 2> (x) y = Add(a, b) }",
     ],
 )
 def test_leaves_what_is_needed(text):

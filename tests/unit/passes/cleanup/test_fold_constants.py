@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+from tests.unit.passes.cleanup.harness import HEADER, apply, check, evaluator, parse
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.passes.cleanup.fold_constants import FoldConstants
-from tests.unit.passes.cleanup.harness import HEADER, apply, check, evaluator, parse
 
 
 def test_a_chain_goes_in_one_run():
@@ -125,6 +125,32 @@ def test_refuses(name):
     run = check(FoldConstants(), REFUSALS[name], feeds=feeds)
     assert run.outcome.changes == 0
     assert run.missed == [name]
+
+
+def test_sizes_that_are_known_once_other_nodes_are_folded():
+    run = check(
+        FoldConstants(),
+        """g (float[2, 3] x, int64[3] z) => (int64[3] y) <int64[1] minus = {-1}> {
+            axes = Neg(minus) a = Unsqueeze(x, axes) s = Shape(a) y = Add(s, z) }""",
+    )
+    assert run.ops == ["Add"]
+    assert not run.missed
+
+
+def test_what_a_loop_read_stays_for_others_when_the_loop_goes():
+    """Its last reader asked for its sizes; the value its body reads many times has another reader."""
+    run = check(
+        FoldConstants(),
+        """g (float[2, 2] x, float[2] s0, int64[2] z) => (float[2] y, int64[2] n) {
+            k = Neg(s0)
+            v, w = Scan <num_scan_inputs: int = 1, body: graph = b (float[2] s, float[2] x1) => (float[2] t, float[2] u) {
+                a = Add(k, k) c = Mul(k, a) d = Sub(c, k) t = Add(s, d) u = Neg(x1) }> (s0, x)
+            m = Shape(w)
+            n = Add(m, z)
+            y = Exp(k)
+        }""",
+    )
+    assert run.ops == ["Neg", "Add", "Exp"]
 
 
 def test_sizes_that_are_an_output_stay():
