@@ -60,8 +60,7 @@ def verify(
     session = Session(before)
     dataset = None if data is None else load_dataset(data, session.inputs)
     domain = domain_of(input_ranges)
-    ranges = {port.name: domain.scalar(port.name) for port in session.inputs}
-    found = verify_models(before, after, exactness=exactness, dataset=dataset, seed=seed, steps=steps, ranges=ranges)
+    found = verify_models(before, after, exactness=exactness, dataset=dataset, seed=seed, steps=steps, ranges=domain)
     if counterexample is not None and str(found.verdict) == "DIFFERENT" and found.counterexample is not None:
         found.save_counterexample(counterexample)
         talk(f"wrote a counterexample to {counterexample}", quiet=quiet)

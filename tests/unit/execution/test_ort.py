@@ -91,19 +91,20 @@ def test_types_that_are_no_arrays_are_refused_by_name():
 
 def test_wrong_symbolic_sizes_do_not_confuse_an_unoptimized_run():
     model = parsed(
-        """g (float[n] x, int64[1] k) => (float[n] z) {
-            long = Tile(x, k)
-            a = Neg(long)
-            short = Neg(x)
-            sum = ReduceSum<keepdims = 1>(a)
-            z = Add(short, sum)
+        """g (float[n] x, bool[n] chosen) => (float[n] z) {
+            few = Compress<axis = 0>(x, chosen)
+            positive = Abs(few)
+            sum = ReduceSum<keepdims = 1>(positive)
+            a = Add(x, sum)
+            b = Sub(x, a)
+            z = Mul(a, b)
         }"""
     )
-    # the exporter's claim that `a` is as long as `x` is wrong; a buffer shared on its strength would not fit
-    for name in ("long", "a"):
+    # the claim that `few` is as long as `x` is wrong; a buffer reused on its strength does not fit
+    for name in ("few", "positive"):
         model.graph.value_info.append(onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["n"]))
-    result = Session(model).run({"x": np.ones(2, np.float32), "k": np.array([3])})
-    np.testing.assert_array_equal(result["z"], [-7, -7])
+    feeds = {"x": np.ones(4, np.float32), "chosen": np.array([True, False, False, False])}
+    np.testing.assert_array_equal(Session(model).run(feeds)["z"], np.full(4, -2))
 
 
 def test_weights_in_another_file(tmp_path):

@@ -8,7 +8,7 @@ from tests.support import models
 
 from snn_optimizer.execution import Dataset, Exposed, Observer, Session
 from snn_optimizer.ops import NeuronVariant
-from snn_optimizer.verification import generate, seek_thresholds
+from snn_optimizer.verification import generate, seek_thresholds, seekers
 from snn_optimizer.verification.seekers import _subset
 
 
@@ -74,6 +74,16 @@ def test_real_weights_come_within_rounding_of_the_threshold():
     assert np.median(after["lif1"]) < 1e-4
     assert (after["lif1"] < 1e-6).sum() >= 5
     assert after["lif2"].min() < before["lif2"].min()
+
+
+def test_evolution_reaches_deep_layers(monkeypatch):
+    model = models.mlp((40, 60, 60, 10))
+    start = base(model)
+    deep = closest(model, seek_thresholds(model, start))["lif3"]
+    monkeypatch.setattr(seekers._Search, "evolve", lambda _: None)
+    without = closest(model, seek_thresholds(model, start))["lif3"]
+    assert np.median(deep) < np.median(without) / 2
+    assert np.median(deep) < 1e-3
 
 
 def test_the_result_is_made_of_allowed_values_and_reproducible():
