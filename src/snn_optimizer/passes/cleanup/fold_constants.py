@@ -115,7 +115,7 @@ class _Folder:
         """Return the values of the outputs of a node; None where there is nothing to fold."""
         if is_standard(node, "Shape"):
             return self.sizes(node)
-        if is_standard(node, "Constant") or not _reads_constants(node):
+        if not _reads_constants(node):
             return None
         return self.why_not(node) or self.evaluated(node)
 

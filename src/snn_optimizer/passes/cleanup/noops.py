@@ -24,10 +24,8 @@ from snn_optimizer.ir import (
     Shape,
     Value,
     array_of,
-    is_constant,
     is_missing,
     is_standard,
-    shape_of_constant,
 )
 from snn_optimizer.passes.base import PassContext, Refusal
 from snn_optimizer.passes.cleanup.value_types import ValueTypes, cast_target
@@ -59,8 +57,6 @@ class Facts:
 
     def shape(self, value: Value) -> Shape | None:
         """Return the shape of a value, None where only the caller's declaration knows it."""
-        if is_constant(value):
-            return shape_of_constant(value)
         if value.inputs and self.index.is_interface(value):
             return None
         return self.context.analyses.get(StaticShapes).shapes.shape(value)
@@ -231,8 +227,6 @@ def _opposite(node: Node, facts: Facts, other: str) -> Verdict:
     axes, inner_axes = facts.integers(node, 1, "axes"), facts.integers(inner, 1, "axes")
     if axes is None or inner_axes is None:
         return Refusal("axes-unknown", f"the axes of {node.op} and {other} are not both constant")
-    if len(axes) != len(inner_axes):
-        return None
     if sorted(axes) == sorted(inner_axes):
         return inner.inputs[0]
     if not any(axis < 0 for axis in (*axes, *inner_axes)):
@@ -329,8 +323,6 @@ def _arithmetic(node: Node, facts: Facts) -> Verdict:
 
 def _filled_with(value: Value, number: int) -> Array | None:
     """Return the values of a constant when all of them are ``number``."""
-    if not is_constant(value):
-        return None
     array = array_of(value)
     if array is None or array.dtype.kind not in "iuf" or prod(array.shape) == 0:
         return None

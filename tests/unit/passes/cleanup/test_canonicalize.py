@@ -21,6 +21,9 @@ APPLIES = {
     "identity": "g (float[N, 4] x) => (float[N, 4] y) { a = Relu(x) b = Identity(a) y = Neg(b) }",
     "identity-chain": "g (float[N, 4] x) => (float[N, 4] y) { a = Identity(x) b = Identity(a) c = Identity(b) y = Neg(c) }",
     "cast": "g (float[N, 4] x) => (float[N, 4] y) { a = Relu(x) b = Cast <to: int = 1> (a) y = Neg(b) }",
+    "cast-of-a-constant-node": """g (float[N, 4] x) => (float[N, 4] y) {
+        c = Constant <value_float: float = 2.0> () a = Cast <to: int = 1> (c) b = Add(x, a) y = Neg(b) }""",
+    "cast-of-sizes": "g (float[N, 4] x) => (int64[2] y) { s = Shape(x) a = Cast <to: int = 7> (s) y = Neg(a) }",
     "cast-of-truth-and-back": """g (float[N, 4] x, float[N, 4] z) => (float[N, 4] y) {
         a = Greater(x, z) b = Cast <to: int = 1> (a) c = Cast <to: int = 9> (b) y = Where(c, x, z) }""",
     "cast-of-whole-numbers-and-back": """g (int32[N] x) => (int32[N] y) {
@@ -54,6 +57,8 @@ APPLIES = {
     "slice-of-everything": """g (float[N, 4] x) => (float[N, 4] y)
         <int64[2] b = {0, -9}, int64[2] e = {9223372036854775807, 4}, int64[2] axes = {0, 1}, int64[2] steps = {1, 1}> {
         a = Slice(x, b, e, axes, steps) y = Neg(a) }""",
+    "slice-without-axes": """g (float[2, 4] x) => (float[2, 4] y)
+        <int64[2] b = {0, 0}, int64[2] e = {9, 4}, int64[2] steps = {1, 1}> { a = Slice(x, b, e, , steps) y = Neg(a) }""",
     "slice-of-old": """<ir_version: 4, opset_import: ["": 9]> g (float[N, 4] x) => (float[N, 4] y) {
         a = Slice <starts: ints = [0], ends: ints = [4], axes: ints = [1]> (x) y = Neg(a) }""",
     "pad-by-nothing": """g (float[N, 4] x) => (float[N, 4] y) <int64[4] p = {0, 0, 0, 0}> {
@@ -103,6 +108,10 @@ WORKS = {
         a = Cast <to: int = 1> (x) b = Cast <to: int = 7> (a) y = Neg(b) }""",
     "cast-of-fractions-and-back": """g (float[N] x) => (float[N] y) {
         a = Cast <to: int = 6> (x) b = Cast <to: int = 1> (a) y = Neg(b) }""",
+    "cast-of-fractions-to-wider-and-back": """g (float[N] x) => (float[N] y) {
+        a = Cast <to: int = 11> (x) b = Cast <to: int = 1> (a) y = Neg(b) }""",
+    "cast-to-narrower-twice": """g (float[N] x) => (int8[N] y) {
+        a = Cast <to: int = 6> (x) y = Cast <to: int = 3> (a) }""",
     "reshape-to-another-rank": "g (float[N, 6] x) => (float[M] y) <int64[1] s = {-1}> { y = Reshape(x, s) }",
     "reshape-to-other-sizes": "g (float[2, 6] x) => (float[3, 4] y) <int64[2] s = {3, 4}> { y = Reshape(x, s) }",
     "flatten-of-rank-three": "g (float[N, 2, 3] x) => (float[N, 6] y) { y = Flatten(x) }",
@@ -178,6 +187,11 @@ def test_refuses(name):
 
 MORE_REFUSALS = [
     ("may-widen", "g (float[N] x) => (float[4] y) <float[4] one = {1, 1, 1, 1}> { a = Mul(x, one) y = Neg(a) }", 1),
+    (
+        "copies-middle-size",
+        "g (float[2, 4] x, int64[2] s) => (float[A, B] y) <int64[1] f = {-1}> { a = Reshape(x, f) b = Reshape(a, s) y = Neg(b) }",
+        8,
+    ),
     ("may-widen", "g (float[4] x) => (float[1, 4] y) <float[1, 1] zero = {0}> { a = Sub(x, zero) y = Neg(a) }", 0),
     ("size-unknown", "g (float[A, B] x) => (float[C, D] y) <int64[2] s = {1, 5}> { a = Expand(x, s) y = Neg(a) }", 1),
     ("size-unknown", "g (float[A, B] x) => (float[C, D] y) <int64[2] s = {0, 5}> { a = Reshape(x, s) y = Neg(a) }", 5),
@@ -202,8 +216,8 @@ def test_refuses_sizes_it_does_not_know(name, text, size):
     feeds = None
     if "int64[" in text.partition("=>")[0]:
         operand = text.partition(", int64[")[2].partition(")")[0].split("]")
-        width = int(text.partition("float[")[2].partition("]")[0])
-        feeds = [{"x": np.ones(width, np.float32), operand[1].strip(): np.ones(int(operand[0]), np.int64)}]
+        shape = [int(width) for width in text.partition("float[")[2].partition("]")[0].split(",")]
+        feeds = [{"x": np.ones(shape, np.float32), operand[1].strip(): np.ones(int(operand[0]), np.int64)}]
     run = check(Canonicalize(), text, sizes={"A": size, "B": size, "N": size}, feeds=feeds)
     assert run.outcome.changes == 0
     assert run.missed == [name]
@@ -299,6 +313,49 @@ def test_transposes_become_one():
     )
     assert run.ops == ["Transpose", "Neg"]
     assert run.applied == {"transpose-of-transpose": 2}
+
+
+def test_transposes_become_one_from_the_reversed_order_on():
+    run = check(
+        Canonicalize(),
+        """g (float[2, 3, 4] x) => (float[A, B, C] y) {
+            a = Transpose(x) b = Transpose <perm: ints = [1, 2, 0]> (a) y = Neg(b) }""",
+    )
+    assert run.ops == ["Transpose", "Neg"]
+    assert list(run.after.graph.node[0].attribute[0].ints) == [1, 0, 2]
+
+
+def test_transposes_between_an_input_and_an_output_stay():
+    run = check(Canonicalize(), "g (float[2, 3] x) => (float[2, 3] y) { a = Transpose(x) y = Transpose(a) }")
+    assert run.outcome.changes == 0
+    assert run.missed == ["output-is-input"]
+
+
+def test_a_number_changes_no_shape_known_or_not():
+    run = check(
+        Canonicalize(),
+        """g (float[3, 4] x, int64[M] s) => (float[A, B] y) <float one = {1}> {
+            a = Reshape(x, s) b = Mul(a, one) y = Neg(b) }""",
+        feeds=[{"x": np.ones((3, 4), np.float32), "s": np.array([6, 2])}],
+    )
+    assert run.ops == ["Reshape", "Neg"]
+
+
+def test_the_mask_alone():
+    run = check(Canonicalize(), "g (float[N] x) => (bool[N] m) { , m = Dropout(x) }")
+    assert run.outcome.changes == 0
+    assert run.remarks == []
+
+
+def test_nodes_without_inputs():
+    model = onnx.parser.parse_model(f"{HEADER} g (float[N] x) => (float[N] y) {{ a = Identity() y = Neg(x) }}")
+    assert check(Canonicalize(), model, execute=False).outcome.changes == 0
+
+
+def test_bodies_that_do_not_fit_their_node():
+    text = SCAN.format(body="t = Add(s, x) y = Neg(t)").replace("v, ys = Scan", "v, ys, more = Scan")
+    model = onnx.parser.parse_model(f"{HEADER} {text}".replace("(v0, xs)\n", "(v0, xs, xs)\n"))
+    assert check(Canonicalize(), model, execute=False).outcome.changes == 0
 
 
 def test_the_producer_makes_the_output():
@@ -460,10 +517,12 @@ def test_functions_and_foreign_operators_are_left_alone():
     assert [node.op_type for node in run.after.functions[0].node] == ["Identity", "Add"]
     foreign = check(
         Canonicalize(),
-        '<ir_version: 9, opset_import: ["": 18, "own": 1]> g (float[N] x) => (float[N] y) { y = own.Identity(x) }',
+        '<ir_version: 9, opset_import: ["": 18, "own": 1]> g (float[N] x) => (float[N] y) {'
+        " a = own.Identity(x) b = Cast <to: int = 1> (a) y = Neg(b) }",
         execute=False,
     )
     assert foreign.outcome.changes == 0
+    assert foreign.missed == ["type-unknown"]
 
 
 def test_sizes_that_are_known_once_other_nodes_are_gone():

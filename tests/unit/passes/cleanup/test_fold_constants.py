@@ -46,6 +46,14 @@ def test_special_values_and_constant_nodes():
     assert run.ops == ["Add"]
 
 
+def test_declared_types_agree():
+    run = check(
+        FoldConstants(),
+        "g (float[2] x) => (float[2] y) <float[2] c = {1, 2}, float[2] a> { a = Neg(c) y = Add(x, a) }",
+    )
+    assert run.ops == ["Add"]
+
+
 def test_rank_zero_and_several_outputs():
     run = check(
         FoldConstants(),
@@ -198,7 +206,8 @@ BROKEN = {
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_cannot_be_evaluated_stays(name):
-    model = parse("g (float[2] x) => (float[2] y) <float[2] c = {1, 2}, float[2] a> { a = Neg(c) y = Add(x, a) }")
+    declared = "" if name == "text" else ", float[2] a"
+    model = parse(f"g (float[2] x) => (float[2] y) <float[2] c = {{1, 2}}{declared}> {{ a = Neg(c) y = Add(x, a) }}")
     graph = SNNGraph.from_onnx(model)
     outcome, remarks = apply(FoldConstants(), graph, BROKEN[name])
     assert outcome.changes == 0
@@ -247,6 +256,28 @@ def test_a_fill_of_gigabytes_is_not_tried():
     outcome, remarks = apply(FoldConstants(), graph, lambda node, arrays: asked.append(node) or arrays)
     assert (outcome.changes, asked) == (0, [])
     assert [remark.rule for remark in remarks] == ["grows"]
+
+
+def test_a_result_of_unforeseen_size():
+    run = check(
+        FoldConstants(),
+        "g (float[64] x) => (float[64] y) <int64[1] n = {-64}> { m = Neg(n) a = ConstantOfShape(m) y = Add(x, a) }",
+    )
+    assert run.ops == ["ConstantOfShape", "Add"]
+    assert run.missed == ["grows"]
+
+
+def test_a_constant_that_is_an_output_is_not_freed():
+    model = onnx.parser.parse_model(
+        f"{HEADER} g (float[N, 16] x) => (float[N, 16] y, float[16, 16] w) {{ a = Transpose(w) y = MatMul(x, a) }}"
+    )
+    model.graph.initializer.append(numpy_helper.from_array(np.eye(16, dtype=np.float32) * 0.5, "w"))
+    assert check(FoldConstants(), model).missed == ["grows"]
+
+
+def test_nodes_without_inputs_are_none_of_its_business():
+    text = "g (float[2] x) => (float[2] y) { a = RandomNormal <shape: ints = [2]> () b = Sub(a, a) y = Add(x, b) }"
+    assert check(FoldConstants(), text).remarks == []
 
 
 def test_a_fill_may_grow_when_allowed():

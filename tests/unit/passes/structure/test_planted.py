@@ -1,299 +1,429 @@
-"""Units planted into trained networks are found, exactly those, and the spikes stay the same.
-
-The networks are the trained samples: dense (Gemm and MatMul), convolutional with pooling, residual, recurrent, and
-current-based with a readout. None of them has such units by itself, which the first test states.
-"""
+"""Each pass finds exactly what was planted, in networks of every form, and no output bit changes."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from snn_optimizer import SNNGraph
-from snn_optimizer.analyses import AnalysisManager
-from snn_optimizer.execution import Session
-from snn_optimizer.ir import LayerNode, Rewriter, Use
-from snn_optimizer.passes import registry
-from snn_optimizer.passes.base import Outcome, PassContext
-from snn_optimizer.verification import verify
+from snn_optimizer.ops import NeuronVariant
+from tests.support.planting import (
+    KINDS,
+    UNITS,
+    Hidden,
+    assert_same_bits,
+    assert_same_population,
+    build,
+    healthy,
+    read,
+    run_pass,
+)
 
-SAMPLES = 30
-
-
-@dataclass(frozen=True)
-class Place:
-    """A hidden layer of a sample network; of a residual sum the layers that go together."""
-
-    model: str
-    layers: tuple[str, ...]
-    positions: int  # neurons of one unit
-
-    def __str__(self) -> str:
-        return f"{self.model}-{'+'.join(self.layers)}"
+CONVOLUTIONS = ("conv", "conv-conv")
+FEEDBACK = ("residual", "recurrent")
+kinds = pytest.mark.parametrize("kind", KINDS)
+lengths = pytest.mark.parametrize("steps", [None, 7], ids=["any-length", "seven-steps"])
 
 
-PLACES = [
-    Place("digits_mlp", ("lif1",), 1),
-    Place("digits_conv", ("lif1",), 64),
-    Place("digits_conv", ("lif2",), 16),
-    Place("digits_residual", ("lif2",), 64),
-    Place("digits_residual", ("lif1", "lif3"), 64),
-    Place("digits_recurrent", ("lif1",), 1),
-    Place("digits_cuba", ("cuba1",), 1),
-]
-SINGLE = [place for place in PLACES if len(place.layers) == 1]
+def choose(seed: int, number: int) -> list[int]:
+    """Distinct units, in random places."""
+    return [int(unit) for unit in np.random.default_rng(seed).permutation(UNITS)[:number]]
 
 
-def load(models: Path, place: Place) -> SNNGraph:
-    graph = SNNGraph.from_onnx(models / f"{place.model}.onnx")
-    run(graph, "layer-fusion")  # batch norms would hide the biases
-    return graph
+def check(name: str, kind: str, planted: Hidden, expected: Hidden, steps: int | None, **options) -> None:
+    model = build(kind, planted, steps=steps)
+    ran = run_pass(name, model, **options)
+    assert_same_population(read(kind, ran.after), replace(expected, out_bias=read(kind, ran.after).out_bias))
+    populations = 2 if kind == "residual" else 1
+    positions = 9 if kind in CONVOLUTIONS else 1
+    gone = planted.units - expected.units
+    assert ran.outcome.changes == gone
+    assert ran.outcome.neurons_removed == gone * populations * positions
+    assert_same_bits(model, ran.after)
 
 
-def run(graph: SNNGraph, name: str, **options: object) -> Outcome:
-    one = registry.create(name, options)
-    return one.run(graph, PassContext(AnalysisManager(graph.module), pass_name=name))
+# -- dead --------------------------------------------------------------------------------------
 
 
-def assert_same(models: Path, place: Place, before: SNNGraph, after: SNNGraph) -> None:
-    """Trained inputs, generated trains, and inputs sought so that membranes land on thresholds."""
-    data = np.load(models / f"{place.model}.test.npz")
-    feeds = {"x": data["x"][:, :SAMPLES]}
-    old = Session(before.to_onnx()).run(feeds)
-    new = Session(after.to_onnx()).run(feeds)
-    for name, array in old.items():
-        if name == "spikes":
-            np.testing.assert_array_equal(new[name], array)
-        else:
-            np.testing.assert_allclose(new[name], array, rtol=1e-4, atol=1e-4)
-    found = verify(before.to_onnx(), after.to_onnx(), batch=8)
-    assert found.verdict == "EQUIVALENT", found.reason
+def test_nothing_is_found_where_nothing_was_planted() -> None:
+    for kind in KINDS:
+        for seed in range(3):
+            model = build(kind, healthy(kind, seed))
+            for name in (
+                "layer-fusion",
+                "redundant-connection-removal",
+                "dead-neuron-elimination",
+                "constant-neuron-folding",
+                "redundancy-elimination",
+            ):
+                assert run_pass(name, model).outcome.changes == 0
 
 
-def rows(layer: LayerNode, unit: int) -> list[np.ndarray]:
-    """Writable rows of a unit in all projections that feed its layer."""
-    graph = layer._binding.graph
-    return [p.as_matrix(graph.writable(p.weight_use))[unit] for p in layer.projections]
+@kinds
+@lengths
+def test_units_that_their_bias_holds_down_are_removed(kind: str, steps: int | None) -> None:
+    hidden = healthy(kind, 1)
+    dead = choose(1, 3)
+    check("dead-neuron-elimination", kind, planted := hidden.with_rows(dead, bias=-64.0), planted.without(dead), steps)
 
 
-def biases(layer: LayerNode) -> list[np.ndarray]:
-    graph = layer._binding.graph
-    return [graph.writable(p.bias).reshape(-1) for p in layer.projections if p.bias is not None]
+@kinds
+@lengths
+def test_units_that_their_weights_hold_down_are_removed(kind: str, steps: int | None) -> None:
+    hidden = healthy(kind, 2)
+    dead = choose(2, 3)
+    planted = hidden.with_rows(dead, weight=-np.abs(hidden.weight[dead]), bias=0.0, v0=0.0)
+    if hidden.back is not None:
+        planted = planted.with_rows(dead, back=-np.abs(hidden.back[dead]))
+    check("dead-neuron-elimination", kind, planted, planted.without(dead), steps)
 
 
-def per_neuron_threshold(layer: LayerNode, graph: SNNGraph) -> np.ndarray:
-    """Give a layer one threshold per unit and return them."""
-    units = layer.weights.shape[0]
-    slot = layer.variant.inputs.index("v_threshold")
-    values = np.broadcast_to(layer.threshold.reshape(-1), (units,)).copy()
-    trailing = 2 if layer.n_neurons != units else 0
-    graph.edit(Use(layer._binding.neuron, slot), values.reshape(units, *[1] * trailing))
-    return graph.writable(Use(layer._binding.neuron, slot)).reshape(-1)
+@kinds
+@lengths
+def test_units_with_a_threshold_out_of_reach_are_removed(kind: str, steps: int | None) -> None:
+    dead = choose(3, 2)
+    planted = healthy(kind, 3).with_rows(dead, threshold=128.0)
+    check("dead-neuron-elimination", kind, planted, planted.without(dead), steps)
 
 
-def kept(before: np.ndarray, after: np.ndarray, gone: list[int]) -> None:
-    np.testing.assert_array_equal(after, np.delete(before, gone, axis=0))
+@pytest.mark.parametrize("kind", ["gemm", "conv", "recurrent"])
+@pytest.mark.parametrize("reset", ["subtract", "to-value", "none"])
+@pytest.mark.parametrize(("delay", "fire", "most"), [(0, "ge", 1), (1, "gt", 1), (1, "ge", 3), (0, "gt", 0)])
+def test_dead_units_are_removed_whatever_a_spike_does(kind: str, reset: str, delay: int, fire: str, most: int) -> None:
+    variant = NeuronVariant("LIF", reset=reset, reset_delay=delay, fire=fire, max_spikes=most)
+    dead = choose(4, 3)
+    hidden = healthy(kind, 4)
+    if hidden.back is not None:
+        hidden = replace(hidden, back=hidden.back / 8)
+    planted = hidden.with_rows(dead, bias=-64.0)
+    model = build(kind, planted, variant=variant)
+    ran = run_pass("dead-neuron-elimination", model)
+    if most == 0 and kind == "recurrent":
+        return  # nothing bounds what comes back: whatever was removed, the bits below tell
+    assert_same_population(read(kind, ran.after), planted.without(dead))
+    assert_same_bits(model, ran.after)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-def test_nothing_is_found_where_nothing_was_planted(models: Path, place: Place) -> None:
-    graph = load(models, place)
-    for name in ("dead-neuron-elimination", "constant-neuron-folding", "redundancy-elimination", "redundant-connection-removal"):
-        assert run(graph, name).changes == 0
+def test_a_ring_of_recurrent_units_that_nothing_starts_is_dead() -> None:
+    ring = choose(5, 3)
+    planted = healthy("recurrent", 5).with_rows(ring, weight=0.0, bias=0.0, v0=0.0, back=0.0)
+    back = planted.back.copy()
+    for unit, following in zip(ring, ring[1:] + ring[:1], strict=True):
+        back[following, unit] = 4.0
+    planted = replace(planted, back=back)
+    check("dead-neuron-elimination", "recurrent", planted, planted.without(ring), None)
 
 
-@pytest.mark.parametrize("place", PLACES, ids=str)
-@pytest.mark.parametrize("how", ["bias", "weights", "threshold"])
-def test_dead_units_go(models: Path, place: Place, how: str) -> None:
-    graph = load(models, place)
-    planted = [2, 5]
-    for name in place.layers:
-        layer = graph.layer(name)
-        thresholds = per_neuron_threshold(layer, graph) if how == "threshold" else None
-        for unit in planted:
-            if how == "bias":
-                biases(layer)[0][unit] = -1000.0
-            elif how == "threshold":
-                thresholds[unit] = 1e6
-            else:
-                for row in rows(layer, unit):
-                    np.minimum(row, 0, out=row)
-                for bias in biases(layer):
-                    bias[unit] = min(float(bias[unit]), 0.0)
-    before = graph.copy()
-    weights = [graph.layer(name).weights.copy() for name in place.layers]
-    outcome = run(graph, "dead-neuron-elimination")
-    assert outcome.neurons_removed == 2 * place.positions * len(place.layers)
-    for name, old in zip(place.layers, weights, strict=True):
-        new = graph.layer(name).weights
-        if new.shape[1] == old.shape[1]:  # fed by nothing that was cut too
-            kept(old, new, planted)
-        assert new.shape[0] == old.shape[0] - 2
-    assert_same(models, place, before, graph)
-    assert run(graph, "dead-neuron-elimination").changes == 0
+def test_a_ring_that_its_initial_state_starts_stays() -> None:
+    ring = choose(5, 3)
+    planted = healthy("recurrent", 5).with_rows(ring, weight=0.0, bias=0.0, v0=0.0, back=0.0)
+    back = planted.back.copy()
+    for unit, following in zip(ring, ring[1:] + ring[:1], strict=True):
+        back[following, unit] = 4.0
+    planted = replace(planted, back=back).with_rows(ring[0], v0=8.0)
+    assert run_pass("dead-neuron-elimination", build("recurrent", planted)).outcome.changes == 0
 
 
-@pytest.mark.parametrize("place", SINGLE, ids=str)
-def test_units_that_always_fire_become_a_bias(models: Path, place: Place) -> None:
-    graph = load(models, place)
-    layer = graph.layer(place.layers[0])
-    for unit in (1, 4):
-        biases(layer)[0][unit] = 1000.0
-    before = graph.copy()
-    weights = layer.weights.copy()
-    outcome = run(graph, "constant-neuron-folding")
-    padded = place == Place("digits_conv", ("lif1",), 64) or place.model == "digits_residual"
-    late = place.model == "digits_recurrent"
-    # zeros around a map are not ones: the border would see another bias; and the loop starts from no spike at all
-    if padded or late:
-        assert outcome.changes == 0
-        return
-    assert outcome.neurons_removed == 2 * place.positions
-    kept(weights, graph.layer(place.layers[0]).weights, [1, 4])
-    assert_same(models, place, before, graph)
+# -- always firing -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", SINGLE, ids=str)
-@pytest.mark.parametrize("scale", [1.0, 0.5, 3.0])
-def test_duplicates_and_scaled_duplicates_are_merged(models: Path, place: Place, scale: float) -> None:
-    graph = load(models, place)
-    layer = graph.layer(place.layers[0])
-    thresholds = per_neuron_threshold(layer, graph)
-    pairs = [(0, 3), (6, 7)]
-    for source, copy in pairs:
-        thresholds[copy] = thresholds[source] * scale
-        for row, other in zip(rows(layer, copy), rows(layer, source), strict=True):
-            row[:] = other * np.float32(scale)
-        for bias in biases(layer):
-            bias[copy] = bias[source] * np.float32(scale)
-        for name in ("alpha", "beta"):
-            values = layer.parameter(name) if name in layer.variant.inputs else None
-            if values is not None and values.size > 1:
-                changed = values.copy()
-                changed[copy] = changed[source]
-                layer.set_parameter(name, changed)
-    before = graph.copy()
-    weights = layer.weights.copy()
-    outcome = run(graph, "redundancy-elimination")
-    assert outcome.neurons_removed == 2 * place.positions
-    if place.model != "digits_recurrent":
-        kept(weights, graph.layer(place.layers[0]).weights, [3, 7])
-    assert_same(models, place, before, graph)
-    assert run(graph, "redundancy-elimination").changes == 0
+@kinds
+@lengths
+def test_units_that_fire_at_every_step_become_a_bias(kind: str, steps: int | None) -> None:
+    always = choose(6, 2)
+    planted = healthy(kind, 6).with_rows(always, bias=64.0)
+    model = build(kind, planted, steps=steps)
+    ran = run_pass("constant-neuron-folding", model)
+    found = read(kind, ran.after)
+    per_unit = planted.out[:, always].sum(axis=(1, 2)) * (2 if kind == "residual" else 1)
+    expected = replace(planted.without(always), out_bias=planted.out_bias + per_unit)
+    if kind == "residual":  # the second branch reads them too
+        held = np.array(planted.bias + planted.back[:, always].sum(axis=1))
+        second = next(t for t in ran.after.graph.initializer if t.name == "second.bias")
+        np.testing.assert_array_equal(np.frombuffer(second.raw_data, np.float32), np.delete(held, always))
+    if kind != "recurrent":
+        assert_same_population(found, expected)
+        assert ran.outcome.changes == len(always)
+    assert_same_bits(model, ran.after)
 
 
-@pytest.mark.parametrize("place", SINGLE, ids=str)
-def test_what_only_looks_like_a_duplicate_stays(models: Path, place: Place) -> None:
-    graph = load(models, place)
-    layer = graph.layer(place.layers[0])
-    for row, other in zip(rows(layer, 3), rows(layer, 0), strict=True):
-        row[:] = other * 10
-    for row, other in zip(rows(layer, 5), rows(layer, 4), strict=True):
-        row[:] = other
-    biases(layer)[0][5] = biases(layer)[0][4] + 0.25
-    assert run(graph, "redundancy-elimination").changes == 0
+@pytest.mark.parametrize("reset", ["subtract", "to-value", "none"])
+@pytest.mark.parametrize("delay", [0, 1])
+def test_a_spike_at_every_step_survives_its_own_resets(reset: str, delay: int) -> None:
+    variant = NeuronVariant("LIF", reset=reset, reset_delay=delay)
+    always = choose(7, 2)
+    planted = healthy("gemm", 7).with_rows(always, bias=64.0)
+    model = build("gemm", planted, variant=variant)
+    ran = run_pass("constant-neuron-folding", model)
+    assert ran.outcome.changes == 2
+    assert_same_bits(model, ran.after)
 
 
-@pytest.mark.parametrize("place", SINGLE, ids=str)
-def test_units_without_effect_go_whatever_they_do(models: Path, place: Place) -> None:
-    graph = load(models, place)
-    layer = graph.layer(place.layers[0])
-    units = layer.weights.shape[0]
-    following = graph.layers[[x.name for x in graph.layers].index(place.layers[0]) + 1]
-    matrix = following.weights
-    block = matrix.shape[1] // units
-    if place.model == "digits_recurrent":
-        for projection in layer.projections:
-            if projection.shape == (units, units):
-                graph.writable(projection.weight_use)[:, 2] = 0
-    matrix[:, 2 * block : 3 * block] = 0
-    before = graph.copy()
-    outcome = run(graph, "redundant-connection-removal")
-    assert outcome.neurons_removed == place.positions
-    assert_same(models, place, before, graph)
+def test_a_unit_that_fires_at_every_step_but_the_first_stays() -> None:
+    """Its charge grows over the first step, so its train is not constant."""
+    planted = healthy("gemm", 7).with_rows(0, weight=0.0, bias=0.75, threshold=0.875, beta=0.5, v0=0.0)
+    variant = NeuronVariant("LIF", reset="none")
+    model = build("gemm", planted, variant=variant)
+    assert run_pass("constant-neuron-folding", model).outcome.changes == 0
 
 
-def test_a_unit_whose_rivals_in_a_residual_sum_live_stays(models: Path) -> None:
-    place = Place("digits_residual", ("lif1", "lif3"), 64)
-    graph = load(models, place)
-    biases(graph.layer("lif3"))[0][2] = -1000.0
-    assert run(graph, "dead-neuron-elimination").changes == 0
+# -- duplicates --------------------------------------------------------------------------------
 
 
-def test_a_zero_row_with_a_bias_that_fires_is_not_dead(models: Path) -> None:
-    graph = load(models, PLACES[0])
-    layer = graph.layer("lif1")
-    rows(layer, 2)[0][:] = 0
-    biases(layer)[0][2] = 0.3  # fires every few steps, whatever the input
-    before = graph.copy()
-    assert run(graph, "dead-neuron-elimination").changes == 0
-    assert run(graph, "constant-neuron-folding").changes == 0
-    biases(layer)[0][2] = 0.05  # never gets there
-    assert run(graph, "dead-neuron-elimination").changes == 1
-    assert before.total_neurons == graph.total_neurons + 1
+@kinds
+@lengths
+def test_duplicates_are_merged_and_their_columns_summed(kind: str, steps: int | None) -> None:
+    a, b, c, d, e = choose(8, 5)
+    planted = healthy(kind, 8).twin(a, b).twin(a, c).twin(d, e)
+    expected = planted
+    for group in (sorted([a, b, c]), sorted([d, e])):
+        for unit in group[1:]:
+            expected = _sum_columns(expected, group[0], unit)
+    gone = [*sorted([a, b, c])[1:], max(d, e)]
+    check("redundancy-elimination", kind, planted, expected.without(gone), steps)
 
 
-def test_duplicates_that_feed_each_other_are_merged(models: Path) -> None:
-    place = Place("digits_recurrent", ("lif1",), 1)
-    graph = load(models, place)
-    layer = graph.layer("lif1")
-    for row, other in zip(rows(layer, 9), rows(layer, 8), strict=True):
-        row[:] = other
-    for bias in biases(layer):
-        bias[9] = bias[8]
-    recurrent = next(p for p in layer.projections if p.shape[0] == p.shape[1])
-    matrix = recurrent.as_matrix(graph.writable(recurrent.weight_use))
-    matrix[8, 8], matrix[8, 9], matrix[9, 8], matrix[9, 9] = 0.25, 0.125, 0.125, 0.25  # equal only as a pair
-    before = graph.copy()
-    assert run(graph, "redundancy-elimination").neurons_removed == 1
-    assert_same(models, place, before, graph)
+def _sum_columns(hidden: Hidden, source: int, target: int) -> Hidden:
+    out = np.array(hidden.out)
+    out[:, source] += out[:, target]
+    if hidden.back is None:
+        return replace(hidden, out=out)
+    back = np.array(hidden.back)
+    back[:, source] += back[:, target]
+    return replace(hidden, out=out, back=back)
 
 
-def test_parallel_projections_become_one(models: Path) -> None:
-    graph = load(models, PLACES[0])
-    gemm = next(n for n in graph.module.graph.nodes if n.name == "fc1")
-    rewriter = Rewriter(graph.module)
-    weight = rewriter.constant("parallel.weight", (np.eye(128, 64) * 0.125).astype(np.float32))
-    other = rewriter.value("parallel", np.float32, [None, 128])
-    rewriter.add(graph.module.graph, "Gemm", [gemm.inputs[0], weight], [other], {"transB": 1}, name_hint="parallel")
-    total = rewriter.value("total", np.float32, [None, 128])
-    rewriter.replace_uses(gemm.outputs[0], total)
-    rewriter.add(graph.module.graph, "Add", [gemm.outputs[0], other], [total], name_hint="sum")
-    rewriter.finish()
-    before = graph.copy()
-    outcome = run(graph, "redundant-connection-removal")
-    assert outcome.details["projections-merged"] == 1
-    assert before.total_params - graph.total_params == 128 * 64
-    assert_same(models, PLACES[0], before, graph)
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_duplicates_that_feed_each_other_are_merged(kind: str) -> None:
+    """Their rows differ: each weighs itself as the other weighs itself, and the other as the other does."""
+    first, second = sorted(choose(9, 2))
+    planted = healthy(kind, 9).twin(first, second)
+    back = np.array(planted.back)
+    back[first, [first, second]] = 0.75, -0.5
+    back[second, [first, second]] = -0.5, 0.75
+    planted = replace(planted, back=back)
+    expected = _sum_columns(planted, first, second).without([second])
+    check("redundancy-elimination", kind, planted, expected, None)
 
 
-def test_unread_inputs_are_skipped(models: Path) -> None:
-    graph = load(models, PLACES[0])
-    graph.layer("lif1").weights[:, [0, 8, 16, 24, 32, 40]] = 0
-    before = graph.copy()
-    outcome = run(graph, "redundant-connection-removal")
-    assert outcome.details["inputs-skipped"] == 6
-    assert before.total_params - graph.total_params == 6 * 128
-    assert_same(models, PLACES[0], before, graph)
+@kinds
+@pytest.mark.parametrize("scale", [2.0, 0.5, 0.25])
+def test_units_one_power_of_two_apart_are_merged_to_the_bit(kind: str, scale: float) -> None:
+    a, b, c, d = choose(10, 4)
+    hidden = healthy(kind, 10)
+    if kind == "recurrent":
+        hidden = replace(hidden, v0=np.zeros(UNITS))  # a state that is carried scales when it starts at zero
+    planted = hidden.twin(a, b, scale).twin(c, d, scale)
+    expected = planted
+    for group in (sorted([a, b]), sorted([c, d])):
+        expected = _sum_columns(expected, *group)
+    model = build(kind, planted)
+    ran = run_pass("redundancy-elimination", model)
+    if kind == "residual":
+        assert ran.outcome.changes == 0  # units of two populations: rescaling is not tried
+    else:
+        assert_same_population(read(kind, ran.after), expected.without([max(a, b), max(c, d)]))
+        assert ran.outcome.details == {"scaled": 2}
+    assert_same_bits(model, ran.after)
 
 
-def test_cutting_one_reader_of_a_shared_weight_leaves_the_other(models: Path) -> None:
-    rng = np.random.default_rng(0)
-    from snn_optimizer import LayerNode as Layer
+@pytest.mark.parametrize("kind", ["gemm", "conv", "recurrent", "cuba", "matmul"])
+@pytest.mark.parametrize("scale", [3.0, 0.1])
+def test_units_one_factor_apart_are_merged(kind: str, scale: float) -> None:
+    a, b = choose(11, 2)
+    hidden = healthy(kind, 11)
+    if kind == "recurrent":
+        hidden = replace(hidden, v0=np.zeros(UNITS))
+    planted = hidden.twin(a, b, scale)
+    planted = replace(planted, **{n: getattr(planted, n).astype(np.float32) for n in ("weight", "bias", "threshold")})
+    ran = run_pass("redundancy-elimination", build(kind, planted))
+    assert ran.outcome.details == {"scaled": 1}
+    assert read(kind, ran.after).units == UNITS - 1
 
-    shared = rng.normal(0.3, 0.4, (10, 10))
-    first = Layer("a", 10, 10, shared, bias=np.r_[np.full(2, -50.0), np.zeros(8)])
-    graph = SNNGraph(layers=[first, Layer("b", 10, 10, shared), Layer("c", 10, 4, rng.normal(0.2, 0.4, (4, 10)))])
-    nodes = [n for n in graph.module.graph.nodes if n.op == "MatMul"]
-    rewriter = Rewriter(graph.module)
-    rewriter.set_input(nodes[1], 1, nodes[0].inputs[1])
-    rewriter.finish()
-    x = {"x": (rng.random((12, 20, 10)) < 0.5).astype(np.float32)}
-    old = Session(graph.to_onnx()).run(x)["spikes"]
-    assert old.any()
-    assert run(graph, "dead-neuron-elimination").neurons_removed == 2
-    assert [layer.weights.shape for layer in graph.layers] == [(8, 10), (10, 8), (4, 10)]
-    np.testing.assert_array_equal(Session(graph.to_onnx()).run(x)["spikes"], old)
+
+def test_a_negative_factor_is_no_duplicate() -> None:
+    hidden = healthy("gemm", 11)
+    planted = hidden.with_rows(1, weight=-hidden.weight[0], bias=-hidden.bias[0], threshold=hidden.threshold[0])
+    assert run_pass("redundancy-elimination", build("gemm", planted)).outcome.changes == 0
+
+
+@kinds
+@pytest.mark.parametrize("name", ["bias", "threshold", "v0", "beta", "v_reset", "weight"])
+def test_units_that_differ_in_one_number_are_no_duplicates(kind: str, name: str) -> None:
+    first, second = choose(12, 2)
+    planted = healthy(kind, 12).twin(first, second)
+    changed = np.array(getattr(planted, name))
+    where = (second, 0) if name == "weight" else second
+    changed[where] = changed[where] + 0.125 if name != "beta" else 0.125
+    planted = replace(planted, **{name: changed})
+    variant = NeuronVariant("LIF", reset="to-value")
+    assert run_pass("redundancy-elimination", build(kind, planted, variant=variant)).outcome.changes == 0
+
+
+@kinds
+def test_rows_ten_times_as_long_with_the_same_threshold_are_no_duplicates(kind: str) -> None:
+    first, second = choose(13, 2)
+    hidden = healthy(kind, 13)
+    planted = hidden.twin(first, second).with_rows(second, weight=10 * hidden.weight[first], bias=10 * hidden.bias[first])
+    for similarity in (1.0, 0.99):
+        ran = run_pass("redundancy-elimination", build(kind, planted), correlation_threshold=similarity)
+        assert ran.outcome.changes == 0
+
+
+# -- no effect ---------------------------------------------------------------------------------
+
+
+@kinds
+@lengths
+def test_units_that_nobody_weighs_are_removed(kind: str, steps: int | None) -> None:
+    idle = choose(14, 3)
+    planted = healthy(kind, 14).with_rows(idle, out=0.0)
+    if planted.back is not None:
+        back = np.array(planted.back)
+        back[:, idle] = 0
+        planted = replace(planted, back=back)
+    check("redundant-connection-removal", kind, planted, planted.without(idle), steps)
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_units_that_only_feed_each_other_are_removed(kind: str) -> None:
+    idle = choose(15, 3)
+    planted = healthy(kind, 15).with_rows(idle, out=0.0)
+    others = np.setdiff1d(np.arange(UNITS), idle)
+    back = np.array(planted.back)
+    back[np.ix_(others, idle)] = 0
+    back[np.ix_(idle, idle)] = 1.25
+    planted = replace(planted, back=back)
+    check("redundant-connection-removal", kind, planted, planted.without(idle), None)
+
+
+@pytest.mark.parametrize("kind", FEEDBACK)
+def test_a_unit_whose_way_to_the_output_is_long_stays(kind: str) -> None:
+    """Read by one unit only, which is read by one unit only, which is read by an output."""
+    a, b, c = choose(16, 3)
+    planted = healthy(kind, 16).with_rows([a, b], out=0.0)
+    back = np.array(planted.back)
+    back[:, [a, b]] = 0
+    back[b, a], back[c, b] = 0.25, 0.25
+    planted = replace(planted, back=back)
+    assert run_pass("redundant-connection-removal", build(kind, planted)).outcome.changes == 0
+
+
+@kinds
+def test_one_weight_in_one_place_keeps_a_unit(kind: str) -> None:
+    unit = choose(17, 1)[0]
+    planted = healthy(kind, 17).with_rows(unit, out=0.0)
+    if planted.back is not None:
+        back = np.array(planted.back)
+        back[:, unit] = 0
+        planted = replace(planted, back=back)
+    out = np.array(planted.out)
+    out[-1, unit, -1] = 0.25
+    assert run_pass("redundant-connection-removal", build(kind, replace(planted, out=out))).outcome.changes == 0
+
+
+# -- what is not dead --------------------------------------------------------------------------
+
+
+@kinds
+def test_an_empty_row_that_its_bias_lifts_stays(kind: str) -> None:
+    """Nothing comes in, yet it fires: at the second step and then now and then."""
+    unit = choose(18, 1)[0]
+    planted = healthy(kind, 18).with_rows(unit, weight=0.0, bias=0.75, threshold=1.0, beta=0.5, v0=0.0)
+    if planted.back is not None:
+        planted = planted.with_rows(unit, back=0.0)
+    for name in ("dead-neuron-elimination", "constant-neuron-folding"):
+        model = build(kind, planted)
+        ran = run_pass(name, model)
+        assert ran.outcome.changes == 0
+        assert_same_bits(model, ran.after)
+
+
+@kinds
+@pytest.mark.parametrize(("steps", "gone"), [(2, True), (3, False), (None, False)])
+def test_a_unit_is_dead_as_long_as_the_train_is_short(kind: str, steps: int | None, *, gone: bool) -> None:
+    """After two steps the membrane is at 0.75 b, after three at 0.875 b; b = 0.625 meets 0.5 in the third."""
+    unit = choose(19, 1)[0]
+    slow = {"beta": 0.5, "threshold": 1.0} if kind == "cuba" else {"beta": 0.5, "threshold": 0.5}
+    planted = healthy(kind, 19).with_rows(unit, weight=0.0, bias=0.625 / 2, v0=0.0, **slow)
+    if planted.back is not None:
+        planted = planted.with_rows(unit, back=0.0)
+    if kind == "cuba":  # the current itself builds up: 1, 1.5, 1.75, and the membrane over it
+        planted = planted.with_rows(unit, bias=0.45)
+    model = build(kind, planted, steps=steps)
+    ran = run_pass("dead-neuron-elimination", model)
+    assert ran.outcome.changes == int(gone)
+    assert_same_bits(model, ran.after)
+
+
+@kinds
+def test_a_unit_that_starts_above_its_threshold_stays(kind: str) -> None:
+    unit = choose(20, 1)[0]
+    planted = healthy(kind, 20).with_rows(unit, bias=-4.0, weight=0.0, v0=32.0)
+    model = build(kind, planted)
+    assert run_pass("dead-neuron-elimination", model).outcome.changes == 0
+
+
+def test_a_dead_branch_beside_a_living_one_stays() -> None:
+    hidden = healthy("residual", 21)
+    model = build("residual", hidden)
+    for tensor in model.graph.initializer:
+        if tensor.name == "second.bias":
+            values = np.array(hidden.bias, np.float32)
+            values[2] = -64
+            tensor.raw_data = values.tobytes()
+    assert run_pass("dead-neuron-elimination", model).outcome.changes == 0
+
+
+@pytest.mark.parametrize("kind", CONVOLUTIONS)
+def test_a_channel_that_is_dead_in_some_places_only_stays(kind: str) -> None:
+    """One start of the map lies above the threshold, the rest of the channel cannot fire."""
+    planted = healthy(kind, 22).with_rows(3, bias=-64.0)
+    model = build(kind, planted)
+    starts = np.zeros((UNITS, 3, 3), np.float32)
+    starts[3, 1, 2] = 200
+    for tensor in model.graph.initializer:
+        if tensor.name == "hidden.v0":
+            tensor.dims[:] = starts.shape
+            tensor.raw_data = starts.tobytes()
+    ran = run_pass("dead-neuron-elimination", model)
+    assert ran.outcome.changes == 0
+    assert_same_bits(model, ran.after)
+
+
+@kinds
+def test_a_row_with_a_weight_that_is_no_number_is_never_touched(kind: str) -> None:
+    unit = choose(23, 1)[0]
+    planted = healthy(kind, 23)
+    weight = np.array(planted.weight)
+    weight[unit, 0] = np.nan
+    model = build(kind, replace(planted, weight=weight).with_rows(unit, bias=-64.0))
+    for name in ("dead-neuron-elimination", "constant-neuron-folding", "redundancy-elimination"):
+        assert run_pass(name, model).outcome.changes == 0
+
+
+@kinds
+def test_rows_that_are_no_numbers_do_not_keep_others_from_merging(kind: str) -> None:
+    a, b, c, d = choose(24, 4)
+    planted = healthy(kind, 24)
+    weight = np.array(planted.weight)
+    weight[a, 0] = np.nan
+    planted = replace(planted, weight=weight).twin(a, b).twin(c, d)
+    model = build(kind, planted)
+    ran = run_pass("redundancy-elimination", model)
+    assert ran.outcome.changes == 1
+    assert read(kind, ran.after).units == UNITS - 1
+
+
+@kinds
+def test_a_dead_unit_that_is_weighed_with_no_number_stays(kind: str) -> None:
+    """Zero times infinity is no number: without the unit its reader would wake up."""
+    unit = choose(25, 1)[0]
+    for value in (np.inf, np.nan):
+        planted = healthy(kind, 25).with_rows(unit, bias=-64.0)
+        out = np.array(planted.out)
+        out[0, unit, 0] = value
+        ran = run_pass("dead-neuron-elimination", build(kind, replace(planted, out=out)))
+        assert ran.outcome.changes == 0
+        assert ran.refused("weight-not-finite")
