@@ -38,6 +38,7 @@ def measure(model: Path, level: str) -> list[str]:
         stored = graph.save(written)
         Session(written, optimize=True)
     before, after = report.before, report.after
+    spiking = graph.layers[-1].variant.spiking
     name = base.name if level == LEVELS[0] else ""
     return [
         name,
@@ -45,7 +46,7 @@ def measure(model: Path, level: str) -> list[str]:
         f"{before.neurons:,} → {after.neurons:,}",
         f"{before.params:,} → {after.params:,}",
         f"{before.bytes:,} → {stored:,}",
-        f"{report.outputs_changed:.2%}",
+        f"{report.outputs_changed:.2%}" if spiking else f"{report.outputs_changed:.0%} of membranes",
         f"{report.accuracy_before:.2%} → {report.accuracy_after:.2%}",
         report.evidence.verdict
         if level != "Oz"

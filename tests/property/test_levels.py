@@ -63,7 +63,9 @@ def check(network: RandomNetwork, job: Job, *, exact: bool) -> None:
     assert_interface_kept(network.model, after)
     Session(after, optimize=True)
     assert report.evidence.verdict in {"EQUIVALENT", "INCONCLUSIVE"} or report.exactness == "lossy", report.evidence
-    rejected = [r.name for r in report.pass_results if r.status == "rolled back" and r.claim in {"bitwise", "algebraic"}]
+    rejected = [
+        r.name for r in report.pass_results if r.status == "rolled back" and r.claim in {"bitwise", "algebraic"}
+    ]
     if exact:
         assert not rejected, report.pass_results
         assert_same_bits(network, after)

@@ -60,9 +60,13 @@ def holds(bound: Range, array: np.ndarray) -> bool:
 
 def constant(bound: Range, array: np.ndarray) -> bool:
     """What is called fixed is one number over everything that broadcasts from its element."""
-    fixed = np.broadcast_to(bound.fixed.reshape((1,) * (array.ndim - bound.fixed.ndim) + bound.fixed.shape), array.shape)
+    fixed = np.broadcast_to(
+        bound.fixed.reshape((1,) * (array.ndim - bound.fixed.ndim) + bound.fixed.shape), array.shape
+    )
     axes = tuple(
-        i for i in range(array.ndim) if i < array.ndim - bound.rank or bound.fixed.shape[i - array.ndim + bound.rank] == 1
+        i
+        for i in range(array.ndim)
+        if i < array.ndim - bound.rank or bound.fixed.shape[i - array.ndim + bound.rank] == 1
     )
     low, high = array.min(axis=axes, keepdims=True), array.max(axis=axes, keepdims=True)
     return bool((~fixed | (low == high)).all())
@@ -140,7 +144,9 @@ FREE = [
 ]
 
 
-def free_layer(variant: NeuronVariant, steps: int, seed: int) -> tuple[onnx.ModelProto, np.ndarray, dict[str, np.ndarray]]:
+def free_layer(
+    variant: NeuronVariant, steps: int, seed: int
+) -> tuple[onnx.ModelProto, np.ndarray, dict[str, np.ndarray]]:
     """One layer of forty units whose thresholds lie around what their inputs can do."""
     net = ModelBuilder(seed)
     units, features = 40, 7
@@ -161,10 +167,14 @@ def free_layer(variant: NeuronVariant, steps: int, seed: int) -> tuple[onnx.Mode
     current = net.reshape(net.linear("fc", rows, weight, bias), "steps", (steps, -1, units))
     best = strongest(weight, bias)
     charge = np.max(reset_free(variant, best, parameters, steps), axis=0)
-    parameters["v_threshold"] = (charge * generator.choice([0.5, 0.99, 0.999, 1.001, 1.01, 2.0], units)).astype(np.float32)
+    parameters["v_threshold"] = (charge * generator.choice([0.5, 0.99, 0.999, 1.001, 1.01, 2.0], units)).astype(
+        np.float32
+    )
     states = [net.constant(f"pop.{n}", parameters[n]) for n in variant.inputs if n in {"i0", "v0"}]
     given = {name: parameters[name] for name in variant.inputs if name not in {"X", "i0", "v0"}}
-    net.neuron("pop", variant, current, states=states, outputs=("spikes", *(f"pop.{n}" for n in variant.outputs[1:])), **given)
+    net.neuron(
+        "pop", variant, current, states=states, outputs=("spikes", *(f"pop.{n}" for n in variant.outputs[1:])), **given
+    )
     net.output("spikes", (steps, "batch", units))
     return net.build(), weight, parameters
 
@@ -173,7 +183,9 @@ def strongest(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return np.maximum(weight, 0).sum(axis=1) + bias
 
 
-def reset_free(variant: NeuronVariant, current: np.ndarray, parameters: dict[str, np.ndarray], steps: int) -> np.ndarray:
+def reset_free(
+    variant: NeuronVariant, current: np.ndarray, parameters: dict[str, np.ndarray], steps: int
+) -> np.ndarray:
     train = np.broadcast_to(current.astype(np.float32), (steps, 1, len(current)))
     free = NeuronVariant(variant.operator, reset="none", arithmetic=variant.arithmetic)
     operands = [parameters.get(name, np.zeros(len(current), np.float32)) for name in free.inputs[1:]]
@@ -210,8 +222,12 @@ def test_a_greedy_adversary_finds_no_way_past_a_bound() -> None:
     net.input("x", (6, "batch", 5))
     value, width = "x", 5
     for index, units in enumerate((8, 6)):
-        product = net.node("MatMul", [value, net.constant(f"w{index}", net.weights(width, units, scale=2.0))], f"p{index}")
-        current = net.node("Add", [product, net.constant(f"b{index}", net.generator.normal(-0.5, 0.6, units))], f"c{index}")
+        product = net.node(
+            "MatMul", [value, net.constant(f"w{index}", net.weights(width, units, scale=2.0))], f"p{index}"
+        )
+        current = net.node(
+            "Add", [product, net.constant(f"b{index}", net.generator.normal(-0.5, 0.6, units))], f"c{index}"
+        )
         value, width = net.neuron(f"pop{index}", LIF, current, beta=0.8)[0], units
     net.output(value, (6, "batch", width))
     net.output("c1", (6, "batch", 6))
@@ -251,7 +267,9 @@ def test_readouts_stay_in_range_and_reach_its_ends(arithmetic: str, steps: int |
     product = net.node("MatMul", ["x", net.constant("w", net.weights(6, 10, scale=2.0))], "product")
     parameters = {"beta": np.linspace(0.1, 0.95, 10), "gain": np.linspace(0.2, 0.9, 10)}
     start = net.constant("v0", np.linspace(-3, 3, 10))
-    net.neuron("out", NeuronVariant("LI", arithmetic=arithmetic), product, states=[start], outputs=("y", "v"), **parameters)
+    net.neuron(
+        "out", NeuronVariant("LI", arithmetic=arithmetic), product, states=[start], outputs=("y", "v"), **parameters
+    )
     net.output("y", (length, "batch", 10))
     model = net.build()
     module = Module.load(model)
@@ -322,7 +340,9 @@ def test_ranges_through_other_operators(kind: str) -> None:
         case "mean":
             net.node("ReduceMean", [product, net.constant("axes", [0], np.int64)], "y", keepdims=1)
         case "pad":
-            net.node("Pad", [product, net.constant("pads", [0, 0, 1, 0, 0, 0], np.int64), net.constant("fill", 9.0)], "y")
+            net.node(
+                "Pad", [product, net.constant("pads", [0, 0, 1, 0, 0, 0], np.int64), net.constant("fill", 9.0)], "y"
+            )
         case "gather":
             net.node("Gather", [product, net.constant("index", [3, 1], np.int64)], "y", axis=-1)
         case "expand":

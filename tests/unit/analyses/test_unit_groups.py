@@ -218,7 +218,9 @@ DENSE = {
     "difference": binary("Sub", np.linspace(0.5, 2, UNITS), reverse=True),
     "cast": chain(unary("Cast", to=TensorProto.DOUBLE), unary("Cast", to=TensorProto.FLOAT)),
     "clip": lambda p, v: p.node("Clip", [v, p.constant("low", 0.0), p.constant("high", 1.0)], "clip.out"),
-    "transpose-twice": chain(unary("Transpose", perm=[2, 0, 1]), lambda p, v: p.node("Transpose", [v], "T2", perm=[1, 2, 0])),
+    "transpose-twice": chain(
+        unary("Transpose", perm=[2, 0, 1]), lambda p, v: p.node("Transpose", [v], "T2", perm=[1, 2, 0])
+    ),
     "rows": lambda p, v: p.reshape(p.reshape(v, "a", (-1, UNITS)), "b", (4, 2, UNITS)),
     "flatten": lambda p, v: p.reshape(p.node("Flatten", [v], "f", axis=2), "b", (4, -1, UNITS)),
     "copied-sizes": lambda p, v: p.reshape(v, "a", (0, 0, -1)),
@@ -396,7 +398,9 @@ def test_sites_of_a_unit() -> None:
     mask = np.zeros(groups.classes, np.bool_)
     mask[number] = True
     found = {
-        (site.use.node.name, site.use.slot, site.axis, str(site.role)): np.flatnonzero(groups.mask_at(site.labels, mask))
+        (site.use.node.name, site.use.slot, site.axis, str(site.role)): np.flatnonzero(
+            groups.mask_at(site.labels, mask)
+        )
         for site in groups.sites
         if groups.mask_at(site.labels, mask).any()
     }

@@ -54,7 +54,9 @@ class Net(ModelBuilder):
     def gemm(self, name: str, value: str, units: int, inputs: int, *, bias: bool = True) -> str:
         return self.linear(name, value, self.numbers(units, inputs), self.numbers(units, 1)[:, 0] if bias else None)
 
-    def conv(self, name: str, value: str, units: int, inputs: int, *, bias: bool = True, kernel: int = 2, **attributes) -> str:
+    def conv(
+        self, name: str, value: str, units: int, inputs: int, *, bias: bool = True, kernel: int = 2, **attributes
+    ) -> str:
         operands = [value, self.constant(f"{name}.weight", self.numbers(units, inputs, kernel, kernel))]
         operands += [self.constant(f"{name}.bias", self.numbers(units, 1)[:, 0])] if bias else []
         return self.node("Conv", operands, f"{name}.out", name=name, **attributes)
@@ -227,7 +229,10 @@ def test_three_products_with_biases_become_one() -> None:
     for index, units in enumerate((5, 6, 3)):
         weight = net.constant(f"w{index}", net.numbers(units, width).T)
         product = net.node("MatMul", [value, weight], f"p{index}", name=f"fc{index}")
-        value, width = net.node("Add", [product, net.constant(f"b{index}", net.numbers(units, 1)[:, 0])], f"y{index}"), units
+        value, width = (
+            net.node("Add", [product, net.constant(f"b{index}", net.numbers(units, 1)[:, 0])], f"y{index}"),
+            units,
+        )
     net.neuron("pop", LIF, value, outputs=("spikes", "v"), beta=0.5)
     net.output("v", ("batch", 3))
     model = net.build()
@@ -272,7 +277,9 @@ def silent_net(kind: str) -> onnx.ModelProto:
     if kind == "gemm-gemm":
         spikes = net.population(net.gemm("first", net.frames(net.start(4), 4), 3, 4), 3, v_threshold=512.0)
         return net.finish(net.gemm("last", net.frames(spikes, 3), 2, 3), 2, v_threshold=0.5)
-    product = net.node("MatMul", [net.start(4), net.constant("first.weight", net.numbers(3, 4).T)], "current", name="first")
+    product = net.node(
+        "MatMul", [net.start(4), net.constant("first.weight", net.numbers(3, 4).T)], "current", name="first"
+    )
     spikes = net.neuron("pop", LIF, product, beta=0.5, v_threshold=512.0)[0]
     if kind == "matmul-gemm":
         return net.finish(net.gemm("last", net.frames(spikes, 3), 2, 3), 2, v_threshold=0.5)
@@ -328,7 +335,9 @@ def test_constant_spikes_pass_an_unpadded_convolution_only() -> None:
         net.constant("first.bias", [64.0, 64.0, 64.0])
         spikes = net.population(current, 3, 3, 3)
         size = 2 if not padding else 4 if "pads" in padding else 3
-        model = net.finish(net.conv("last", net.frames(spikes, 3, 3, 3), 2, 3, **padding), 2, size, size, v_threshold=4.0)
+        model = net.finish(
+            net.conv("last", net.frames(spikes, 3, 3, 3), 2, 3, **padding), 2, size, size, v_threshold=4.0
+        )
         ran = run_pass("layer-fusion", model)
         assert ran.outcome.changes == int(not padding)
         folded = run_pass("constant-neuron-folding", model)

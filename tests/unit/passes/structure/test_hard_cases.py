@@ -85,7 +85,9 @@ def test_a_bias_is_not_lost_behind_a_product_that_is_an_output(name: str) -> Non
     value = net.layer("first", net.start(), net.grid(6, 4), bias_of(6, u1=ALWAYS, u4=ALWAYS))
     if name == "layer-fusion":
         value = net.reshape(value, "rows", (-1, 6))
-        statistics = [net.constant(f"bn.{n}", np.full(6, v)) for n, v in zip("gbmv", (0.5, 0.25, 0.5, 4.0), strict=True)]
+        statistics = [
+            net.constant(f"bn.{n}", np.full(6, v)) for n, v in zip("gbmv", (0.5, 0.25, 0.5, 4.0), strict=True)
+        ]
         value = net.node("BatchNormalization", [value, *statistics], "bn", epsilon=0.0)
     net.node("MatMul", [value, net.constant("head.weight", net.grid(3, 6).T)], "logits", name="head")
     net.output("logits", ("rows", 3) if name == "layer-fusion" else ("T", "batch", 3))
@@ -329,7 +331,9 @@ def test_a_carried_state_that_all_units_share_scales_only_from_zero(start: str) 
     weight, threshold = scaled_pair(net)
     current = net.layer("first", "x", weight, population=False)
     outer, net.nodes = net.nodes, []
-    net.neuron("pop", LIF.as_form("cell"), "x_step", states=["v"], outputs=("s", "v_next"), beta=0.5, v_threshold=threshold)
+    net.neuron(
+        "pop", LIF.as_form("cell"), "x_step", states=["v"], outputs=("s", "v_next"), beta=0.5, v_threshold=threshold
+    )
     net.node("Identity", ["s"], "s_out")
     body = net.body("step", ("v", "x_step"), ("v_next", "s_out"), ("batch", 6))
     net.nodes = outer
@@ -340,7 +344,9 @@ def test_a_carried_state_that_all_units_share_scales_only_from_zero(start: str) 
     else:
         filled = helper.make_tensor("value", TensorProto.FLOAT, [1], [0.5 if start == "fill" else 0.0])
         net.node("ConstantOfShape", [shape], "v_start", value=filled)
-    net.nodes.append(helper.make_node("Scan", ["v_start", current], ["v_last", "train"], "loop", body=body, num_scan_inputs=1))
+    net.nodes.append(
+        helper.make_node("Scan", ["v_start", current], ["v_last", "train"], "loop", body=body, num_scan_inputs=1)
+    )
     model = net.finish("train")
     ran = run_pass("redundancy-elimination", model)
     assert ran.outcome.changes == int(start == "zero-fill")
@@ -354,7 +360,9 @@ def test_a_state_that_is_clamped_between_steps_does_not_scale() -> None:
     weight[:, 2:] *= -2
     current = net.layer("first", "x", weight, population=False)
     outer, net.nodes = net.nodes, []
-    net.neuron("pop", LIF.as_form("cell"), "x_step", states=["v"], outputs=("s", "free"), beta=0.5, v_threshold=threshold)
+    net.neuron(
+        "pop", LIF.as_form("cell"), "x_step", states=["v"], outputs=("s", "free"), beta=0.5, v_threshold=threshold
+    )
     net.node("Max", ["free", net.constant("floor", -0.25)], "v_next")
     net.node("Identity", ["s"], "s_out")
     body = net.body("step", ("v", "x_step"), ("v_next", "s_out"), ("batch", 6))
@@ -362,7 +370,9 @@ def test_a_state_that_is_clamped_between_steps_does_not_scale() -> None:
     batch = net.node("Shape", ["x"], "size", start=1, end=2)
     shape = net.node("Concat", [batch, net.constant("width", [6], np.int64)], "shape", axis=0)
     net.node("ConstantOfShape", [shape], "v_start")
-    net.nodes.append(helper.make_node("Scan", ["v_start", current], ["v_last", "train"], "loop", body=body, num_scan_inputs=1))
+    net.nodes.append(
+        helper.make_node("Scan", ["v_start", current], ["v_last", "train"], "loop", body=body, num_scan_inputs=1)
+    )
     model = net.finish("train")
     ran = run_pass("redundancy-elimination", model)
     assert ran.outcome.changes == 0
@@ -418,7 +428,9 @@ def test_a_declared_state_range_is_a_premise() -> None:
     net.input("v", ("batch", 6))
     rows = net.linear("fc", "x", -np.abs(net.grid(6, 4)), np.full(6, -1.0))
     spikes, _ = net.neuron("pop", LIF.as_form("cell"), rows, states=["v"], outputs=("s", "v_next"), beta=0.5)
-    net.node("Neg", [net.node("Gemm", [spikes, net.constant("w", net.grid(3, 6))], "head", name="head", transB=1)], "logits")
+    net.node(
+        "Neg", [net.node("Gemm", [spikes, net.constant("w", net.grid(3, 6))], "head", name="head", transB=1)], "logits"
+    )
     net.output("logits", ("batch", 3))
     domain = InputDomain(named={"v": (-2.0, 1.0)})
     ran = run_pass("layer-fusion", net.build(), domain=domain)
@@ -466,7 +478,9 @@ def test_a_loop_that_needs_many_rounds_is_not_believed_too_early() -> None:
     net.node("Gemm", ["gate", net.constant("w", np.full((6, 6), 2.0))], "drive")
     net.neuron("pop", LIF.as_form("cell"), "drive", states=["v"], outputs=("s", "v_next"), beta=0.5)
     net.node("Add", ["s", "x_step"], "s_out")
-    body = net.body("step", ("count", "gate", "v", "x_step"), ("count_next", "gate_next", "v_next", "s_out"), ("batch", 6))
+    body = net.body(
+        "step", ("count", "gate", "v", "x_step"), ("count_next", "gate_next", "v_next", "s_out"), ("batch", 6)
+    )
     net.nodes = outer
     current = net.node("MatMul", ["x", net.constant("in", np.zeros((4, 6)))], "current")
     batch = net.node("Shape", ["x"], "size", start=1, end=2)
@@ -495,7 +509,9 @@ def test_projections_that_meet_in_an_output_of_a_loop_body_stay() -> None:
     body = net.body("step", ("v", "x_step"), ("v_next", "s_out", "sum"), ("batch", 4))
     net.nodes = outer
     net.node("ConstantOfShape", [net.node("Shape", ["x"], "shape", start=1)], "zeros")
-    scan = helper.make_node("Scan", ["zeros", "x"], ["v_last", "spikes", "currents"], "loop", body=body, num_scan_inputs=1)
+    scan = helper.make_node(
+        "Scan", ["zeros", "x"], ["v_last", "spikes", "currents"], "loop", body=body, num_scan_inputs=1
+    )
     net.nodes.append(scan)
     net.output("spikes", ("T", "batch", 4))
     net.output("currents", ("T", "batch", 4))

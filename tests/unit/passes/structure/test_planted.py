@@ -265,7 +265,9 @@ def test_units_that_differ_in_one_number_are_no_duplicates(kind: str, name: str)
 def test_rows_ten_times_as_long_with_the_same_threshold_are_no_duplicates(kind: str) -> None:
     first, second = choose(13, 2)
     hidden = healthy(kind, 13)
-    planted = hidden.twin(first, second).with_rows(second, weight=10 * hidden.weight[first], bias=10 * hidden.bias[first])
+    planted = hidden.twin(first, second).with_rows(
+        second, weight=10 * hidden.weight[first], bias=10 * hidden.bias[first]
+    )
     for similarity in (1.0, 0.99):
         ran = run_pass("redundancy-elimination", build(kind, planted), correlation_threshold=similarity)
         assert ran.outcome.changes == 0

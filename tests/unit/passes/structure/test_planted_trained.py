@@ -101,7 +101,12 @@ def kept(before: np.ndarray, after: np.ndarray, gone: list[int]) -> None:
 @pytest.mark.parametrize("place", PLACES, ids=str)
 def test_nothing_is_found_where_nothing_was_planted(models: Path, place: Place) -> None:
     graph = load(models, place)
-    for name in ("dead-neuron-elimination", "constant-neuron-folding", "redundancy-elimination", "redundant-connection-removal"):
+    for name in (
+        "dead-neuron-elimination",
+        "constant-neuron-folding",
+        "redundancy-elimination",
+        "redundant-connection-removal",
+    ):
         assert run(graph, name).changes == 0
 
 
