@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.analyses.labels import NO_UNIT, Role, Site
 from snn_optimizer.analyses.input_paths import input_path, is_zero
+from snn_optimizer.analyses.labels import NO_UNIT, Role, Site
 from snn_optimizer.analyses.rows import contraction_matrix, position_ranks, site_rows
 from snn_optimizer.analyses.unit_groups import Population, UnitGroups
 from snn_optimizer.ir import array_of, is_constant

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import DataError, OutputError
 from snn_optimizer.execution import Dataset, Port, Session, load_dataset
 from snn_optimizer.execution.data import read_arrays, save_arrays
+from tests.support import models
 
 FLOAT = np.dtype(np.float32)
 INPUTS = (Port("x", FLOAT, ("T", "batch", 8)),)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import UnsupportedModelError
 from snn_optimizer.execution import Exposed, Observer, Session, instrument
 from snn_optimizer.ops import NeuronVariant
+from tests.support import models
 
 VARIANTS = [
     NeuronVariant("LIF"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import ExecutionError, ModelLoadError
 from snn_optimizer.execution import Session
+from tests.support import models
 
 
 def parsed(text: str) -> onnx.ModelProto:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution import Dataset, Observer, Profile, Session, model_digest, profile_model
 from snn_optimizer.execution import profile as profile_module
 from snn_optimizer.ops import NeuronVariant
+from tests.support import models
 
 
 def dataset(model, *shape, seed=0) -> Dataset:

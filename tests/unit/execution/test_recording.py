@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution import Dataset, Recorder, Session
+from tests.support import models
 
 
 def recorder(model, *shape, batch_size=3) -> tuple[Recorder, Dataset]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import onnx
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import ModelLoadError
 from snn_optimizer.execution import model_digest
 from snn_optimizer.execution.source import read_model
+from tests.support import models
 
 
 def test_a_file_its_bytes_and_its_message_have_one_digest(tmp_path):

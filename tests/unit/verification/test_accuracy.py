@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution import Dataset, Session
@@ -18,6 +17,7 @@ from snn_optimizer.verification import (
     score,
     spike_change,
 )
+from tests.support import models
 
 
 def test_the_sum_over_time_decides():

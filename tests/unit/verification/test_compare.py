@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.verification import Level, compare_outputs
 from snn_optimizer.verification.compare import Comparison, is_spike_valued
+from tests.support import models
 
 SEQUENCE = {"y": (0, 1)}
 

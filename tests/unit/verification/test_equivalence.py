@@ -6,12 +6,12 @@ import numpy as np
 import onnx
 import onnx.inliner
 import pytest
-from tests.support import models
 
 from snn_optimizer.errors import DataError, ModelLoadError
 from snn_optimizer.execution import Dataset, Session, load_dataset
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.verification import Referee, Stimulus, Verdict, verify
+from tests.support import models
 
 GE = NeuronVariant("LIF", fire="ge")
 LEVELS = ["bitwise", "algebraic"]

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from tests.support import models
 
 from snn_optimizer.execution import Session
 from snn_optimizer.verification import Verdict, interface_difference, verify
+from tests.support import models
 
 
 def network(*, inputs=("x",), outputs=("y",), dtype="float", shape="T, batch, 3"):

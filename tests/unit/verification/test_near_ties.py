@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import onnx.inliner
-from tests.support import models
 
 from snn_optimizer.execution import Dataset, Observer, Session
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.verification.near_ties import NearTies
+from tests.support import models
 
 ULP = float(np.spacing(np.float32(1)))
 

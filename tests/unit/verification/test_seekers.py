@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.support import models
 
 from snn_optimizer.execution import Dataset, Exposed, Observer, Session
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.verification import generate, seek_thresholds, seekers
 from snn_optimizer.verification.seekers import _subset
+from tests.support import models
 
 
 def base(model, *, steps=8, batch=4, **options):

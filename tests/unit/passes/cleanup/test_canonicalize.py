@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.canonicalize import Canonicalize
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 OPSET_11 = '<ir_version: 7, opset_import: ["": 11]>'
 OPSET_6 = '<ir_version: 3, opset_import: ["": 6]>'

@@ -9,12 +9,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.common_subexpressions import CommonSubexpressions
 from snn_optimizer.passes.cleanup.contents import attribute_key
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 MERGES = {
     "same-inputs": ("g (float[N] x) => (float[N] y) { a = Neg(x) b = Neg(x) y = Add(a, b) }", 1),

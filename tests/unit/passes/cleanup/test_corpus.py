@@ -10,7 +10,6 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from tests.unit.passes.cleanup.harness import apply, evaluator, interface, session
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.passes.cleanup.canonicalize import Canonicalize
@@ -18,6 +17,7 @@ from snn_optimizer.passes.cleanup.common_subexpressions import CommonSubexpressi
 from snn_optimizer.passes.cleanup.dead_code import DeadCode
 from snn_optimizer.passes.cleanup.fold_constants import FoldConstants
 from snn_optimizer.passes.cleanup.share_initializers import ShareInitializers
+from tests.unit.passes.cleanup.harness import apply, evaluator, interface, session
 
 CORPUS = Path(os.environ.get("SNN_CORPUS") or Path(__file__).parents[5] / "shared" / "corpus")
 FILES = sorted(CORPUS.glob("*/model.onnx")) if CORPUS.is_dir() else []

@@ -8,11 +8,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.dead_code import DeadCode
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 
 def scan_of(model: onnx.ModelProto, position: int = 0) -> onnx.NodeProto:

@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.passes.cleanup.harness import HEADER, apply, check, evaluator, parse
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.passes.cleanup.fold_constants import FoldConstants
+from tests.unit.passes.cleanup.harness import HEADER, apply, check, evaluator, parse
 
 
 def test_a_chain_goes_in_one_run():

@@ -6,11 +6,11 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.passes.cleanup.contents import digest, same_bytes
 from snn_optimizer.passes.cleanup.share_initializers import ShareInitializers
+from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 W = np.random.default_rng(3).normal(size=(4, 5)).astype(np.float32)
 
