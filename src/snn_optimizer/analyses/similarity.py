@@ -161,7 +161,8 @@ def _shared_start_scales(groups: UnitGroups, population: Population) -> bool:
             continue
         value = node.inputs[slot]
         if is_constant(value):
-            if np.size(array_of(value)) == 1 and np.any(array_of(value)):
+            array = array_of(value)
+            if array is not None and array.size == 1 and bool(array.any()):
                 return False
             continue
         start, following = groups.carried.get(id(value), (value, value))

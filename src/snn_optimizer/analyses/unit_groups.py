@@ -143,11 +143,3 @@ class UnitGroups:
     def incoming(self) -> list[Site]:
         """Sites that define a unit: rows, biases, parameters and states."""
         return [s for s in self.sites if s.role in {Role.ROW, Role.BIAS, Role.PARAMETER, Role.STATE}]
-
-    def populations_of(self) -> dict[int, list[int]]:
-        """Return for every class the positions in ``populations`` it touches."""
-        found: dict[int, list[int]] = {}
-        for index, population in enumerate(self.populations):
-            for number in np.unique(self.classes_at(population.labels)):
-                found.setdefault(int(number), []).append(index)
-        return found

@@ -129,7 +129,6 @@ class LayerNode:
             self._weights = self._weights.astype(np.float32)
         if neuron_type not in NEURON_TYPES:
             raise InputError(f"layer '{name}': unknown neuron type '{neuron_type}'; known: {', '.join(NEURON_TYPES)}")
-        self._neuron_type = neuron_type
         self._rates = None if firing_rates is None else _per_neuron(name, "firing_rates", firing_rates, n_neurons)
         self._parameters: dict[str, npt.NDArray[Any]] = {
             "bias": np.zeros(0) if bias is None else _per_neuron(name, "bias", bias, n_neurons),
