@@ -125,14 +125,11 @@ def _explain(registry: Any, name: str, *, as_json: bool) -> None:
     if one.aliases:
         click.echo(f"aliases: {', '.join(one.aliases)}")
     click.echo()
-    click.echo(_dedent(one.__doc__ or ""))
+    click.echo(_dedent(one.__doc__ or "").split("\n\nAttributes\n")[0])
     if options:
         click.echo()
-        print_table(
-            "",
-            [("option", "left"), ("type", "left"), ("default", "left")],
-            [[str(x) for x in o[:3]] for o in options],
-        )
+        rows = [[str(x) for x in option] for option in options]
+        print_table("", [("option", "left"), ("type", "left"), ("default", "left"), ("", "left")], rows)
 
 
 def _dedent(text: str) -> str:

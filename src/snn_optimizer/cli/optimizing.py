@@ -70,13 +70,13 @@ LEVELS = ("0", "1", "2", "3", "z")
 @json_option
 @quiet_option
 def optimize(model: Path, output: Path | None, level: str | None, pipeline: str | None, **options: Any) -> int:
-    r"""Optimize MODEL and write the result to OUTPUT, checked against the original with onnxruntime.
+    """Optimize MODEL and write the result to OUTPUT, checked against the original with onnxruntime.
 
     \b
     snnopt optimize net.onnx -o small.onnx
     snnopt optimize net.onnx -o small.onnx -O3 --calib train.npz
     snnopt optimize net.onnx -o tiny.onnx -Oz --calib train.npz --max-accuracy-drop 0.01
-    """
+    """  # noqa: D301 - a backspace keeps click from filling the lines
     from snn_optimizer.api import Job, run_job  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
 

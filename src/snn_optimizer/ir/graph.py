@@ -102,15 +102,17 @@ class SNNGraph:
     def _bindings(self) -> list[LayerBinding]:
         shapes = Shapes.compute(self.module)
         outer: dict[int, Any] = {}
+        carried_ids: set[int] = set()
         found: list[Node] = []
         for scope in self.module.scopes():
             if scope.kind == "function":
                 continue
             if scope.owner is not None and scope.owner.op == "Scan":
                 carried = len(scope.owner.inputs) - int(scope.owner.attrs["num_scan_inputs"])
+                carried_ids.update(id(value) for value in scope.graph.inputs[:carried])
                 outer.update({id(scope.graph.inputs[i]): v for i, v in enumerate(scope.owner.inputs) if i >= carried})
             found.extend(n for n in scope.graph.nodes if ops.is_neuron(n.domain or "", n.op))
-        return [self._binding(node, shapes, outer) for node in self._in_order(found)]
+        return [self._binding(node, shapes, outer, carried_ids) for node in self._in_order(found)]
 
     def _in_order(self, neurons: Sequence[Node]) -> list[Node]:
         """Order populations of loop bodies at the place of their loop."""
@@ -125,10 +127,10 @@ class SNNGraph:
         number(self.module.graph)
         return sorted(neurons, key=lambda n: position.get(id(n), 0))
 
-    def _binding(self, node: Node, shapes: Shapes, outer: dict[int, Any]) -> LayerBinding:
+    def _binding(self, node: Node, shapes: Shapes, outer: dict[int, Any], carried: set[int]) -> LayerBinding:
         variant = ops.NeuronVariant.parse(node.op, node.attrs)
         shape = shapes.shape(node.inputs[0])
-        projections = find_projections(node, outer.get)
+        projections = find_projections(node, outer.get, carried)
         lead = 2 if variant.form == "sequence" else 1
         trailing = () if shape is None else shape[lead:]
         if trailing and all(isinstance(n, int) for n in trailing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError
-from snn_optimizer.ir.types import Node, Use, array_of, dtype_of_constant, is_constant, shape_of_constant
+from snn_optimizer.ir.types import Node, Use, Value, array_of, dtype_of_constant, is_constant, shape_of_constant
 
 if TYPE_CHECKING:
     from snn_optimizer.ir.graph import SNNGraph
@@ -324,10 +324,14 @@ PASSING = frozenset(
 )
 
 
-def find_projections(neuron: Node, outer_of: Callable[[int], Any]) -> tuple[Projection, ...]:
+RESHAPING = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+
+
+def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Collection[int]) -> tuple[Projection, ...]:
     """Walk back from a population's signal to the linear nodes that make it, feed-forward ones first.
 
-    ``outer_of`` maps the id of a scanned body input to the value the loop reads it from.
+    ``outer_of`` maps the id of a scanned body input to the value the loop reads it from;
+    ``carried`` has the ids of body inputs that come from the step before.
     """
     found: list[Projection] = []
     pending, seen = [(neuron.inputs[0], None)], set()
@@ -348,7 +352,14 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any]) -> tuple[Proj
         elif not node.domain and node.op in PASSING:
             following = _bias_use(node) if node.op == "Add" else None
             pending.extend((v, following or bias) for v in node.inputs if v.name)
-    return tuple(found)
+    return tuple(sorted(found, key=lambda p: _is_recurrent(p.node.inputs[0], carried)))
+
+
+def _is_recurrent(value: Value, carried: Collection[int]) -> bool:
+    """Tell whether a value comes from the step before, but for its shape."""
+    while value.inputs and value.inputs[0].op in RESHAPING and not value.inputs[0].domain:
+        value = value.inputs[0].inputs[0]
+    return id(value) in carried
 
 
 def _bias_use(add: Node) -> Any:

@@ -32,6 +32,13 @@ class DeadNeuronElimination(Pass):
     A unit that is a graph output, or that something outside the network can see,
     is never removed. The last unit of a population stays; ``layer-fusion``
     replaces a population that is silent as a whole.
+
+    Attributes
+    ----------
+    threshold : float
+        Measured spikes per step up to which a neuron counts as silent.
+    measured : bool
+        Also remove neurons whose known rates say so.
     """
 
     name: ClassVar[str] = "dead-neuron-elimination"

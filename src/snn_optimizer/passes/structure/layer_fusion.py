@@ -31,7 +31,17 @@ __all__ = ["LayerFusion"]
 
 @dataclass(frozen=True, slots=True)
 class LayerFusion(Pass):
-    """Fuse consecutive linear maps and batch norms; replace silent layers by the constant zero."""
+    """Fuse consecutive linear maps and batch norms; replace silent layers by the constant zero.
+
+    Attributes
+    ----------
+    measured : bool
+        A layer whose known rates are all zero counts as silent.
+    classic : bool
+        Also multiply quiet layers away, which changes results.
+    rate_threshold : float
+        Mean spikes per step below which ``classic`` calls a layer quiet.
+    """
 
     name: ClassVar[str] = "layer-fusion"
     aliases: ClassVar[tuple[str, ...]] = ("fuse", "layer_fusion", "fusion")

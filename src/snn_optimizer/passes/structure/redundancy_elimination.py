@@ -35,7 +35,13 @@ RIDGE = 1e-6
 
 @dataclass(frozen=True, slots=True)
 class RedundancyElimination(Pass):
-    """Merge duplicate neurons: exact ones, ones that differ by a positive scale, and near ones on request."""
+    """Merge duplicate neurons: exact ones, ones that differ by a positive scale, and near ones on request.
+
+    Attributes
+    ----------
+    correlation_threshold : float
+        Similarity from which neurons are merged; 1 merges duplicates only.
+    """
 
     name: ClassVar[str] = "redundancy-elimination"
     aliases: ClassVar[tuple[str, ...]] = ("merge", "redundancy_elimination", "eliminate_redundant")

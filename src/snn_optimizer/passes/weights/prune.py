@@ -35,7 +35,25 @@ Scores = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Prune(Pass):
-    """Zero the weights, or remove the units, that contribute least to the network's currents."""
+    """Zero the weights, or remove the units, that contribute least to the network's currents.
+
+    Attributes
+    ----------
+    sparsity : float
+        Fraction of the weights (or units) to remove; 0 means: decide by ``threshold``.
+    threshold : float
+        Weights below this size (times the rate, with ``method=contribution``) are zeroed.
+    method : str
+        Measure of a weight: its size, or its size times the rate of its presynaptic neuron.
+    scope : str
+        Rank over the whole network, or within each layer.
+    pattern : str
+        ``"N:M"`` keeps the N largest of every M consecutive inputs.
+    units : bool
+        Remove whole units instead of single weights; needs measured rates.
+    budget : bool
+        Search for the largest amount within the caller's budget.
+    """
 
     name: ClassVar[str] = "prune"
     aliases: ClassVar[tuple[str, ...]] = ("weight-pruning", "weight_pruning")
