@@ -76,7 +76,7 @@ class Facts:
     def inner(self, node: Node, *ops: str) -> Node | None:
         """Return the producer of a node's first input when it is one of ``ops`` in the same scope."""
         made_by = node.inputs[0].inputs
-        if len(made_by) != 1 or not is_standard(made_by[0], *ops) or made_by[0].outputs[0] is not node.inputs[0]:
+        if len(made_by) != 1 or not is_standard(made_by[0], *ops):
             return None
         same = self.index.scope_of(made_by[0]) is self.index.scope_of(node)
         return made_by[0] if same else None
@@ -242,7 +242,7 @@ def _opposite(node: Node, facts: Facts, other: str) -> Verdict:
 def _slice(node: Node, facts: Facts) -> Verdict:
     value = node.inputs[0]
     starts, ends = facts.integers(node, 1, "starts"), facts.integers(node, 2, "ends")
-    has_axes, has_steps = is_present(node, 3) or "axes" in node.attrs, is_present(node, 4)
+    has_axes, has_steps = is_present(node, 3), is_present(node, 4)
     axes, steps = facts.integers(node, 3, "axes"), facts.integers(node, 4, "steps")
     if starts is None or ends is None or (has_axes and axes is None) or (has_steps and steps is None):
         return _at_run_time(node)
@@ -256,7 +256,7 @@ def _slice(node: Node, facts: Facts) -> Verdict:
         if shape is None:
             return _rank_unknown(value)
         size = shape[axis]
-        if isinstance(size, int) and len(range(size)[start:end]) != size:
+        if len(range(size)[start:end]) != size if isinstance(size, int) else start > 0 or end <= 0:
             return None
         if not isinstance(size, int):
             verdict = Refusal(
@@ -314,7 +314,7 @@ def _arithmetic(node: Node, facts: Facts) -> Verdict:
             verdict = Refusal(
                 "may-widen", f"a constant of shape {list(array.shape)} may give '{other.name}' another shape"
             )
-        elif array.dtype.kind == "f" and number == 0 and not (np.signbit(array) == (node.op == "Add")).all():
+        elif array.dtype.kind == "f" and not (np.signbit(array) == (node.op == "Add")).all():
             verdict = Refusal("signed-zero", f"{node.op} of this zero turns -0 into 0")
         else:
             return other
