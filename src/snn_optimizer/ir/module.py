@@ -24,7 +24,7 @@ from snn_optimizer.ir.types import Dimension, Function, Graph, Node, Scope, Valu
 
 __all__ = ["OPERATOR_DOMAIN", "FunctionKey", "Module", "ValueSpec"]
 
-ValueSpec = tuple[str, npt.DTypeLike, Sequence[Dimension] | None]
+ValueSpec = tuple[str, npt.DTypeLike | None, Sequence[Dimension] | None]
 """Name, element type and shape of an input or output."""
 
 FunctionKey = tuple[str, str, str]
@@ -304,7 +304,8 @@ class Module:
 
 def _variable(spec: ValueSpec) -> Value:
     name, dtype, shape = spec
-    return new_variable(name, np.dtype(dtype), None if shape is None else list(shape))
+    held = None if dtype is None else np.dtype(dtype)
+    return new_variable(name, held, None if shape is None else list(shape))
 
 
 def _scopes(scope: Scope) -> Iterator[Scope]:

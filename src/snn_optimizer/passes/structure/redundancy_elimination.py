@@ -124,7 +124,7 @@ class RedundancyElimination(Pass):
 
 def _join(groups: UnitGroups, keeper: Keeper, first: int, second: int) -> bool:
     """Record a pair; a class that must stay is the keeper, two of them stay both."""
-    first, second = int(keeper[first]), int(keeper[second])
+    first, second = _root(keeper, first), _root(keeper, second)
     if first == second:
         return False
     if groups.fixed[second] >= 0:
@@ -133,6 +133,13 @@ def _join(groups: UnitGroups, keeper: Keeper, first: int, second: int) -> bool:
         return False
     keeper[second] = first
     return True
+
+
+def _root(keeper: Keeper, number: int) -> int:
+    """Return the class that stands for a class in the end."""
+    while keeper[number] != number:
+        number = int(keeper[number])
+    return number
 
 
 def _resolve(keeper: Keeper) -> Keeper:
