@@ -21,7 +21,7 @@ from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.evaluate import node_evaluator
 from snn_optimizer.ir import InputDomain, SNNGraph
 from snn_optimizer.passes import registry
-from snn_optimizer.passes.base import Exactness, PassContext
+from snn_optimizer.passes.base import Exactness, Frontend, PassContext
 from snn_optimizer.pipeline import PassResult, PassStatus
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.pipeline.guard import Guard
@@ -72,6 +72,8 @@ class Job:
     domain : InputDomain
     verify : bool
         Guard the passes and compare the result; on by default.
+    frontend : Frontend
+        What cannot be seen in the file: states of a one-step model, custom operators.
     """
 
     pipeline: str = "@O2"
@@ -84,6 +86,7 @@ class Job:
     seed: int = 0
     strip_metadata: bool = False
     limit: int | None = None
+    frontend: Frontend = field(default_factory=Frontend)
     instruments: Sequence[Instrument] = ()
     progress: Callable[[str, int, int], None] | None = None
 
@@ -120,6 +123,7 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
         has_budget=job.budget.is_set,
         instruments=job.instruments,
         limit=job.limit,
+        frontend=job.frontend,
     )
     report.pass_results = manager.run(graph, pipeline)
     if job.strip_metadata:

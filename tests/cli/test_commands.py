@@ -172,7 +172,7 @@ def test_passes_are_listed_and_explained(snnopt) -> None:
     assert code == 0
     assert "redundancy-elimination" in stdout
     assert "correlation" in stdout
-    code, stdout, _ = snnopt("passes", "--explain", "@O1,prune{sparsity=0.5}")
+    code, stdout, _ = snnopt("passes", "--explain", "@hygiene,prune{sparsity=0.5}")
     assert stdout.strip().startswith("canonicalize,")
     assert stdout.strip().endswith("prune{sparsity=0.5}")
 

@@ -13,7 +13,7 @@ from snn_optimizer.analyses.labels import Axes, Role
 from snn_optimizer.analyses.reshape_axes import reshape_labels
 from snn_optimizer.analyses.shape_vectors import ConstantEntry, DimensionEntry, Entry
 from snn_optimizer.analyses.unit_groups import Population
-from snn_optimizer.ir import Dimension, Node, Use, array_of, is_constant
+from snn_optimizer.ir import Dimension, Node, Use, Value, array_of, is_constant
 
 if TYPE_CHECKING:
     from snn_optimizer.analyses.propagation import Propagation
@@ -148,7 +148,7 @@ def neuron(p: Propagation, node: Node) -> None:
     """Signal, states, parameters, spikes and final states share the unit axis."""
     variant = ops.NeuronVariant.parse(node.op, node.attrs)
     signal = node.inputs[0]
-    unit_axis = 2 if variant.form == "sequence" else 1
+    unit_axis = variant.axes_before_units
     axes, dims = p.known_axes(signal), p.dims(signal)
     if axes is None or dims is None or len(axes) <= unit_axis or not isinstance(dims[unit_axis], int):
         opaque(p, node)
@@ -161,13 +161,13 @@ def neuron(p: Propagation, node: Node) -> None:
         p.table.fix(labels, f"'{node.name}' has several axes of units")
     _operands(p, node, variant, axes, unit_axis)
     p.set(node.outputs[0], list(axes))
-    for output in node.outputs[1:]:
-        p.set(output, axes[1:] if variant.form == "sequence" else list(axes))
+    for output, declared in zip(node.outputs[1:], variant.schema.outputs[1:], strict=True):
+        p.set(output, axes[1:] if variant.form == "sequence" and declared.role == "state" else list(axes))
     spatial = dims[unit_axis + 1 :]
     if all(isinstance(n, int) for n in spatial):
         labels = axes[unit_axis]
         assert labels is not None
-        steps = dims[0] if variant.form == "sequence" else p.steps
+        steps = _steps(p, node, variant, dims)
         p.populations.append(
             Population(
                 node, variant, labels, unit_axis, tuple(int(n) for n in spatial if isinstance(n, int)),
@@ -180,6 +180,12 @@ def _operands(p: Propagation, node: Node, variant: ops.NeuronVariant, axes: Axes
     """Align states and parameters with the trailing axes of the signal."""
     states = {i for i, _ in variant.states}
     for slot in range(1, len(node.inputs)):
+        role = variant.schema.inputs[slot].role
+        if role == "steps":
+            continue
+        if role == "signal":
+            _align(p, node, node.inputs[slot], axes)
+            continue
         value, shape = node.inputs[slot], p.dims(node.inputs[slot])
         labels = axes[unit_axis]
         if shape is None:
@@ -199,6 +205,25 @@ def _operands(p: Propagation, node: Node, variant: ops.NeuronVariant, axes: Axes
         for axis, others in enumerate(found):
             if axis != own or spread:
                 p.table.fix(others, f"'{node.name}' repeats '{value.name}' along other axes")
+
+
+def _steps(p: Propagation, node: Node, variant: ops.NeuronVariant, dims: Any) -> Any:
+    if variant.form == "flat":
+        count = array_of(node.inputs[-1])
+        return None if count is None else int(count.reshape(-1)[0])
+    return dims[0] if variant.form == "sequence" else p.steps
+
+
+def _align(p: Propagation, node: Node, value: Value, axes: Axes) -> None:
+    """A further current has the axes of the first."""
+    others = p.known_axes(value)
+    if others is None or len(others) != len(axes):
+        for labels in (*axes, *(others or ())):
+            p.table.fix(labels, f"the currents of '{node.name}' have different ranks")
+        return
+    for first, second in zip(axes, others, strict=True):
+        if first is not None or second is not None:
+            p.table.unify(first, second, f"the currents of '{node.name}' have different units")
 
 
 @rule("Scan")

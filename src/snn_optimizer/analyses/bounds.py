@@ -19,7 +19,8 @@ from snn_optimizer.analyses.intervals import Range, unit_roundoff
 from snn_optimizer.analyses.manager import AnalysisManager
 from snn_optimizer.analyses.neuron_bounds import Mask, NeuronFacts, neuron_facts
 from snn_optimizer.analyses.propagation import StaticShapes
-from snn_optimizer.ir import Graph, InputDomain, Module, Node, Shapes, Value, array_of, is_constant
+from snn_optimizer.analyses.written_neurons import written_facts
+from snn_optimizer.ir import Array, Graph, InputDomain, Module, Node, Shapes, Value, array_of, is_constant
 
 __all__ = ["RangePropagation", "ValueRanges"]
 
@@ -160,29 +161,38 @@ class RangePropagation:
     def _neuron(self, node: Node) -> None:
         variant = ops.NeuronVariant.parse(node.op, node.attrs)
         rank = self.shapes.rank(node.inputs[0])
-        lead = 2 if variant.form == "sequence" else 1
+        lead = variant.axes_before_units
         if rank is None or rank <= lead:
             return
         trailing = rank - lead
         current = self.range_of(node.inputs[0]) or Range.unknown(rank)
         states = {slot: node.outputs[out] for slot, out in variant.states}
         parameters: dict[str, Range] = {}
+        currents = [current, *(self.range_of(v) or Range.unknown(rank) for v in node.inputs[1 : variant.currents])]
         for slot, name in enumerate(variant.inputs):
-            if slot == 0:
+            if variant.schema.inputs[slot].role in ("signal", "steps"):
                 continue
             bound = self._initial(node, slot) if slot in states else self.range_of(node.inputs[slot])
             key = {"v": "v0", "i": "i0"}.get(name, name)
             bound = bound or Range.unknown(trailing)
             parameters[key] = _trailing(bound, trailing)
-        steps = self._steps(node) if variant.form == "sequence" else self.steps
-        facts = neuron_facts(variant, _trailing(current, trailing), parameters, steps, self.roundoff(node))
+        steps = self.steps if variant.form == "cell" else self._steps(node, variant)
+        roundoff = self.roundoff(node)
+        if variant.written:
+            received = [_trailing(one, trailing) for one in currents]
+            facts = written_facts(variant, received, parameters, _constants_of(node, variant), steps, roundoff)
+        else:
+            facts = neuron_facts(variant, _trailing(current, trailing), parameters, steps, roundoff)
         facts = self._with_assumptions(node, facts)
         self.facts[id(node)] = facts
         self._put(node.outputs[0], self.with_rank(_emitted(variant, facts), rank))
         for out in states.values():
             self.ranges.pop(id(out), None)
 
-    def _steps(self, node: Node) -> int | None:
+    def _steps(self, node: Node, variant: ops.NeuronVariant) -> int | None:
+        if variant.form == "flat":
+            count = array_of(node.inputs[-1])
+            return None if count is None else int(count.reshape(-1)[0])
         dims = self.shapes.shape(node.inputs[0])
         return dims[0] if dims is not None and isinstance(dims[0], int) else None
 
@@ -270,7 +280,7 @@ def _bare_inputs(module: Module) -> set[int]:
             continue
         for node in scope.graph.nodes:
             if ops.is_neuron(node.domain or "", node.op):
-                pending.extend(node.inputs[1:])
+                pending.extend(node.inputs[ops.NeuronVariant.parse(node.op, node.attrs).currents :])
             elif node.op == "Scan" and not node.domain:
                 pending.extend(node.inputs[: len(node.inputs) - int(node.attrs["num_scan_inputs"])])
     found = set(module.sidecar.record(module.graph).defaults)
@@ -282,6 +292,18 @@ def _bare_inputs(module: Module) -> set[int]:
         for node in value.inputs:
             if node.op not in SYNAPSES and not ops.is_neuron(node.domain or "", node.op):
                 pending.extend(node.inputs)
+    return found
+
+
+def _constants_of(node: Node, variant: ops.NeuronVariant) -> dict[str, Array] | None:
+    """Return the parameters of a neuron by name, None when one is computed at run time."""
+    found: dict[str, Array] = {}
+    for declared, value in zip(variant.schema.inputs, node.inputs, strict=True):
+        if declared.role == "parameter":
+            array = array_of(value)
+            if array is None:
+                return None
+            found[declared.name] = array
     return found
 
 

@@ -26,7 +26,7 @@ def input_path(groups: UnitGroups, population: Population) -> frozenset[int] | N
     own[groups.classes_at(population.labels)] = True
     held = {(id(s.use.node), s.use.slot) for s in groups.sites if groups.mask_at(s.labels, own).any()}
     path: set[int] = set()
-    pending = [population.node.inputs[0]]
+    pending = list(population.node.inputs[: population.variant.currents])
     while pending:
         value = pending.pop()
         value = groups.scanned.get(id(value), value)

@@ -62,9 +62,15 @@ def neuron_facts(
     parameters: Mapping[str, Range],
     steps: int | None,
     roundoff: float,
+    *,
+    ordered: bool = True,
 ) -> NeuronFacts:
-    """Bound a population; parameters are ranges of constants or unknown."""
-    run = _Run(variant, current, parameters, steps, roundoff)
+    """Bound a population; parameters are ranges of constants or unknown.
+
+    Without ``ordered`` the operations of a step may come in any order, and roundings at both ends
+    of the range count.
+    """
+    run = _Run(variant, current, parameters, steps, roundoff, ordered=ordered and variant.arithmetic != "relax")
     with np.errstate(all="ignore"):
         low, high = run.reset_free()
         lowest = run.always_firing()
@@ -98,7 +104,10 @@ class _Run:
         parameters: Mapping[str, Range],
         steps: int | None,
         roundoff: float,
+        *,
+        ordered: bool,
     ) -> None:
+        self.ordered = ordered
         self.variant = variant
         self.parameters = parameters
         self.steps = steps if steps is not None and steps <= LONGEST_RUN else None
@@ -178,7 +187,7 @@ class _Run:
         grown = np.maximum(decay.high, 1)
         at_low = self.unit * (size_low * grown + np.abs(drive.low))
         at_high = self.unit * (size_high * grown + np.abs(drive.high))
-        if self.variant.arithmetic == "relax":
+        if not self.ordered:
             at_low = at_high = np.maximum(at_low, at_high) * 2
         return at_low, at_high
 
@@ -194,7 +203,7 @@ class _Run:
         lower = np.where(room > 0, np.minimum(low, limit_low), -np.inf)
         upper = np.where(room > 0, np.maximum(high, limit_high), np.inf)
         # without decay the membrane moves one way only when the drive has one sign: fl(v + d) <= v for d <= 0
-        exact = (decay.low == 1) & (decay.high == 1) & (self.variant.arithmetic == "decay")
+        exact = (decay.low == 1) & (decay.high == 1) & self.ordered
         upper = np.where(exact & (drive.high <= 0), np.maximum(start.high, high), upper)
         lower = np.where(exact & (drive.low >= 0), np.minimum(start.low, low), lower)
         return lower, upper
@@ -240,7 +249,7 @@ class _Run:
 
     def _charge_low(self, before: Array) -> Array:
         size = np.abs(before) * np.maximum(self.beta.high, 1)
-        if self.variant.arithmetic == "relax":  # rounding grows with the membrane's upper end too
+        if not self.ordered:  # rounding grows with the membrane's upper end too
             size = np.maximum(size, self._reach())
         margin = self.unit * (size + np.maximum(np.abs(self.drive.low), np.abs(self.drive.high)))
         return np.minimum(self.beta.low * before, self.beta.high * before) + self.drive.low - margin

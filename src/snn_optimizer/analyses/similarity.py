@@ -92,7 +92,7 @@ def unit_vectors(groups: UnitGroups, population: Population) -> UnitVectors | No
     parts: list[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]] = []
     exact: list[Array] = []
     path = input_path(groups, population)
-    linear = path is not None and _shared_start_scales(groups, population)
+    linear = path is not None and not population.variant.written and _shared_start_scales(groups, population)
     for site in groups.incoming():
         at = groups.classes_at(site.labels)
         where = index[at]
@@ -145,6 +145,8 @@ def _shares_classes(groups: UnitGroups, population: Population, classes: npt.NDA
 
 def _thresholds(population: Population) -> Array | None:
     variant = population.variant
+    if "v_threshold" not in variant.inputs:  # written arithmetic with a threshold of its own, the same for all
+        return np.ones(len(population.labels))
     array = array_of(population.node.inputs[variant.inputs.index("v_threshold")])
     if array is None or array.size not in {1, len(population.labels)}:
         return None

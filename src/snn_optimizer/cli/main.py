@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import faulthandler
+import importlib
 import sys
 from collections.abc import Sequence
 
 import click
 
 from snn_optimizer import __version__
-from snn_optimizer.cli.inspecting import info, passes
-from snn_optimizer.cli.measuring import profile, verify
-from snn_optimizer.cli.optimizing import optimize
 from snn_optimizer.errors import SnnOptimizerError
 
 __all__ = ["cli", "main"]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_COMMANDS = {
+    "info": "snn_optimizer.cli.inspecting",
+    "optimize": "snn_optimizer.cli.optimizing",
+    "passes": "snn_optimizer.cli.inspecting",
+    "profile": "snn_optimizer.cli.measuring",
+    "verify": "snn_optimizer.cli.measuring",
+}
+
+
+class _Commands(click.Group):
+    """Imports a command when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names, sorted."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Return a command, None when there is none of this name."""
+        if cmd_name not in _COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        return found
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="snnopt")
 def cli() -> None:
     """Optimize spiking neural networks in ONNX: the same spikes, a smaller and faster file.
 
     Exit codes: 0 done, 1 wrong or over budget, 2 your input, 3 our bug, 4 cannot tell.
     """
-
-
-for command in (optimize, info, verify, profile, passes):
-    cli.add_command(command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ import click
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.options import (
     domain_of,
+    frontend_of,
     input_range_option,
     json_option,
     model_argument,
@@ -54,6 +55,8 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--max-decision-change", type=float, help="Budget: this fraction of samples may be decided otherwise.")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
 @input_range_option
+@click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
+@click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.json or .md).")
 @click.option("--remarks", "remarks_pattern", metavar="REGEX", help="Print the remarks of matching passes.")
 @click.option("--remarks-output", type=click.Path(path_type=Path), help="Write all remarks (.jsonl).")
@@ -102,6 +105,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
             limit=options["bisect_limit"],
+            frontend=frontend_of(options["states"], options["custom_ops"]),
             instruments=_instruments(options),
             progress=progress,
         )

@@ -12,6 +12,7 @@ from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
     from snn_optimizer.ir import InputDomain
+    from snn_optimizer.passes.base import Frontend
 
 __all__ = ["domain_of", "input_range_option", "json_option", "model_argument", "quiet_option", "seed_option"]
 
@@ -75,3 +76,24 @@ def domain_of(texts: Sequence[str]) -> InputDomain:
         else:
             default = pair
     return InputDomain(default=default, named=named)
+
+
+def frontend_of(states: str | None, custom_ops: Path | None) -> Frontend:
+    """Read ``--states`` and ``--custom-ops``.
+
+    Raises
+    ------
+    InputError
+        If a state is not written ``in=out``.
+    """
+    from snn_optimizer.passes.base import Frontend  # noqa: PLC0415 - heavy; --help must be quick
+
+    pairs: dict[str, str] = {}
+    for part in (states or "").split(","):
+        if not part.strip():
+            continue
+        before, equals, after = (text.strip() for text in part.partition("="))
+        if not equals or not before or not after:
+            raise InputError(f"--states '{part}' must be IN=OUT, for example --states mem1=mem1_out")
+        pairs[before] = after
+    return Frontend(pairs, "" if custom_ops is None else str(custom_ops))

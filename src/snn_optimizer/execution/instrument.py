@@ -61,34 +61,53 @@ class Tap:
     population : str
         The name of the node, or of its first output; unique within the model.
     variant : NeuronVariant
-    x, s : str
-        Outputs that carry the current and the spikes (``LI``: the potential).
+    currents : tuple of str
+        Outputs that carry the currents, of which nearly all neurons have one.
+    s : str
+        Output that carries the spikes (``LI``: the potential).
     states : tuple of Source
         The states before the first step; in a loop, before each iteration.
     parameters : tuple of Source
         In the order of the operator's inputs.
     in_loop : bool
-        Whether ``x`` and ``s`` hold one value per iteration of a loop.
+        Whether ``currents`` and ``s`` hold one value per iteration of a loop.
+    steps : Source, optional
+        The number of time steps, of a neuron with time and batch in one axis.
     """
 
     population: str
     variant: NeuronVariant
-    x: str
+    currents: tuple[str, ...]
     s: str
     states: tuple[Source, ...]
     parameters: tuple[Source, ...]
     in_loop: bool
+    steps: Source | None = None
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """All outputs the population is read from."""
-        exposed = (source.output for source in (*self.states, *self.parameters) if isinstance(source, Exposed))
-        return tuple(dict.fromkeys((self.x, self.s, *exposed)))
+        sources = (*self.states, *self.parameters, *(() if self.steps is None else (self.steps,)))
+        exposed = (source.output for source in sources if isinstance(source, Exposed))
+        return tuple(dict.fromkeys((*self.currents, self.s, *exposed)))
 
     def parameter(self, name: str) -> Source | None:
         """Return the source of a parameter, None when the operator has none of this name."""
-        names = self.variant.inputs[1 + len(self.states) :]
-        return self.parameters[names.index(name)] if name in names else None
+        names = self.variant.inputs[self.variant.currents + len(self.states) :]
+        if name in names:
+            return self.parameters[names.index(name)]
+        return _written_threshold(self.variant) if name == "v_threshold" else None
+
+
+def _written_threshold(variant: NeuronVariant) -> npt.NDArray[Any] | None:
+    """Return the threshold that stands in the arithmetic of a neuron as a number."""
+    if not variant.written or not variant.spiking:
+        return None
+    try:
+        found = ops.meaning(variant.program, {name: np.ones(()) for name in variant.program.parameters}).v_threshold
+    except ops.NotUnderstood:
+        return None
+    return None if found is None else np.asarray(found, np.float32)
 
 
 def instrument(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Tap, ...]]:
@@ -175,15 +194,17 @@ class _Instrumenter:
     def _tap(self, node: onnx.NodeProto, scope: _Scope) -> Tap:
         variant = _variant(node)
         state_count = len(variant.states)
-        sources = [self._source(value, scope) for value in node.input[1:]]
+        sources = [self._source(value, scope) for value in node.input[variant.currents :]]
+        steps = sources.pop() if variant.form == "flat" else None
         return Tap(
             population=self._population(node),
             variant=variant,
-            x=self._expose(node.input[0], scope),
+            currents=tuple(self._expose(value, scope) for value in node.input[: variant.currents]),
             s=self._expose(node.output[0], scope),
             states=tuple(sources[:state_count]),
             parameters=tuple(sources[state_count:]),
             in_loop=scope.loop is not None,
+            steps=steps,
         )
 
     def _population(self, node: onnx.NodeProto) -> str:

@@ -21,7 +21,7 @@ from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
 
-__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time"]
+__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time", "signal_outputs"]
 
 Array = npt.NDArray[Any]
 
@@ -112,8 +112,9 @@ class Observer:
         """Run once and return the output of each population, shape (T, B, N...)."""
         if not self.taps:
             return {}
-        values = self.session.run(feeds, list(dict.fromkeys(tap.s for tap in self.taps)))
-        return {tap.population: over_time(tap, values[tap.s]) for tap in self.taps}
+        names = list(dict.fromkeys(name for tap in self.taps for name in signal_outputs(tap)))
+        values = self.session.run(feeds, names)
+        return {tap.population: over_time(tap, values[tap.s], values) for tap in self.taps}
 
 
 def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
@@ -132,7 +133,7 @@ def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array
 
 def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
     potential = _potential(tap, values)
-    spikes = over_time(tap, values[tap.s])
+    spikes = over_time(tap, values[tap.s], values)
     source = tap.parameter("v_threshold")
     if source is None:
         return Observation(tap.population, spikes, potential, None, None)
@@ -142,37 +143,45 @@ def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
 
 
 def _potential(tap: Tap, values: Mapping[str, Array]) -> Array:
-    x = values[tap.x]
+    currents = [values[name] for name in tap.currents]
     states = [_read(source, values) for source in tap.states]
     parameters = [_read(source, values) for source in tap.parameters]
-    if tap.variant.form == "sequence":
-        return ops.membrane(tap.variant, [x, *states, *parameters])
-    if not tap.in_loop:
-        return ops.membrane(tap.variant, [x[np.newaxis], *states, *parameters])
+    if tap.variant.form != "cell" or not tap.in_loop:
+        trains = [over_time(tap, current, values) for current in currents]
+        return ops.membrane(tap.variant, [*trains, *states, *parameters])
+    x = currents[0]
     if any(_is_stacked(source) for source in tap.parameters):
-        cells = [_potential_of_iteration(tap, x, states, parameters, index) for index in range(len(x))]
+        cells = [_potential_of_iteration(tap, currents, states, parameters, index) for index in range(len(x))]
         return np.concatenate([x[:0], *cells])
     # with its state at hand a step needs no other step: all iterations are one batch
     spread = [
         np.broadcast_to(_aligned(state, source, x.ndim), x.shape)
         for state, source in zip(states, tap.states, strict=True)
     ]
-    batch = [value.reshape(-1, *x.shape[2:]) for value in (x, *spread)]
-    return ops.membrane(tap.variant, [batch[0][np.newaxis], *batch[1:], *parameters]).reshape(x.shape)
+    signals = [current.reshape(1, -1, *x.shape[2:]) for current in currents]
+    batch = [value.reshape(-1, *x.shape[2:]) for value in spread]
+    return ops.membrane(tap.variant, [*signals, *batch, *parameters]).reshape(x.shape)
 
 
 def _potential_of_iteration(
-    tap: Tap, x: Array, states: Iterable[Array], parameters: Iterable[Array], index: int
+    tap: Tap, currents: Iterable[Array], states: Iterable[Array], parameters: Iterable[Array], index: int
 ) -> Array:
     chosen = [
         value[index] if _is_stacked(source) else value
         for source, value in zip((*tap.states, *tap.parameters), (*states, *parameters), strict=True)
     ]
-    return ops.membrane(tap.variant, [x[index : index + 1], *chosen])
+    return ops.membrane(tap.variant, [*(x[index : index + 1] for x in currents), *chosen])
 
 
-def over_time(tap: Tap, signal: Array) -> Array:
+def signal_outputs(tap: Tap) -> tuple[str, ...]:
+    """Return the outputs that :func:`over_time` needs."""
+    return (tap.s, tap.steps.output) if isinstance(tap.steps, Exposed) else (tap.s,)
+
+
+def over_time(tap: Tap, signal: Array, values: Mapping[str, Array]) -> Array:
     """Return a signal of the runtime with the axes (T, B, N...)."""
+    if tap.steps is not None:
+        return signal.reshape(int(_read(tap.steps, values).reshape(-1)[0]), -1, *signal.shape[1:])
     return signal[np.newaxis] if tap.variant.form == "cell" and not tap.in_loop else signal
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Tap
-from snn_optimizer.execution.observe import Observer, over_time
+from snn_optimizer.execution.observe import Observer, over_time, signal_outputs
 from snn_optimizer.execution.profile import bounded_batch
 from snn_optimizer.execution.source import ModelSource
 
@@ -82,7 +82,8 @@ class Recorder:
         return list(self._dataset.batches(self._batch_size))
 
     def _train(self, tap: Tap, batch: Dataset) -> Array:
-        return over_time(tap, self._observer.session.run(batch.feeds, [tap.s])[tap.s])
+        values = self._observer.session.run(batch.feeds, list(signal_outputs(tap)))
+        return over_time(tap, values[tap.s], values)
 
 
 def _moments(train: Array) -> npt.NDArray[np.float64]:

@@ -131,8 +131,7 @@ class SNNGraph:
         variant = ops.NeuronVariant.parse(node.op, node.attrs)
         shape = shapes.shape(node.inputs[0])
         projections = find_projections(node, outer.get, carried)
-        lead = 2 if variant.form == "sequence" else 1
-        trailing = () if shape is None else shape[lead:]
+        trailing = () if shape is None else shape[variant.axes_before_units :]
         if trailing and all(isinstance(n, int) for n in trailing):
             neurons = int(np.prod([int(cast("int", n)) for n in trailing]))
         else:

@@ -334,7 +334,8 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Coll
     ``carried`` has the ids of body inputs that come from the step before.
     """
     found: list[Projection] = []
-    pending, seen = [(neuron.inputs[0], None)], set()
+    currents = ops.NeuronVariant.parse(neuron.op, neuron.attrs).currents
+    pending, seen = [(value, None) for value in neuron.inputs[:currents]], set()
     while pending:
         value, bias = pending.pop(0)
         if id(value) in seen or is_constant(value):

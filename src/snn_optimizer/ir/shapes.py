@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import onnx
@@ -28,15 +29,26 @@ class Shapes:
     of_value: Mapping[int, Shape | None]
 
     @classmethod
-    def compute(cls, module: Module) -> Shapes:
-        """Infer all shapes of ``module``; cost O(nodes), weights are not read."""
+    def compute(cls, module: Module, *, declared: bool = True) -> Shapes:
+        """Infer all shapes of ``module``; cost O(nodes), weights are not read.
+
+        Parameters
+        ----------
+        module : Module
+        declared : bool
+            Start from the shapes that the file declares for inner values. Without them
+            symbols of the inputs reach further: files declare new symbols for each value.
+        """
         proto = module.skeleton()
-        try:
-            inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-        except Exception:  # noqa: BLE001 - inference gives up on foreign operators in many ways; declared shapes remain
-            inferred = proto
+        if not declared:
+            proto.graph.ClearField("value_info")
+        inferred = _infer(proto)
+        if not declared and _resolve_reshapes(proto, inferred):
+            inferred = _infer(proto)
         found: dict[int, Shape | None] = {}
         _collect(module.graph, inferred.graph, {}, found)
+        if not declared:
+            _complete_declared(module.graph, found)
         return cls(found)
 
     def shape(self, value: Value) -> Shape | None:
@@ -49,6 +61,50 @@ class Shapes:
         """Return the number of axes, ``None`` when unknown."""
         shape = self.shape(value)
         return None if shape is None else len(shape)
+
+
+def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except Exception:  # noqa: BLE001 - inference gives up on foreign operators in many ways; declared shapes remain
+        return proto
+
+
+def _resolve_reshapes(proto: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
+    """Declare the results of reshapes that keep a symbolic first axis, which inference loses; tell whether any."""
+    known = {info.name: _read(info.type) for info in (*inferred.graph.input, *inferred.graph.value_info)}
+    targets = {tensor.name: tensor for tensor in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
+            targets[node.output[0]] = node.attribute[0].t
+    symbols = {size for info in proto.graph.input for size in _read(info.type) or () if isinstance(size, str)}
+    resolved = False
+    for node in proto.graph.node:
+        if node.op_type != "Reshape" or node.domain or node.input[1] not in targets:
+            continue
+        given = known.get(node.input[0])
+        after = known.get(node.output[0])
+        tensor = targets[node.input[1]]
+        if not given or not after or given[0] not in symbols or after[0] in symbols or tensor.external_data:
+            continue
+        target = [int(n) for n in onnx.numpy_helper.to_array(tensor)]
+        rest = given[1:]
+        sizes = [n for n in rest if isinstance(n, int)]
+        keeps = len(sizes) == len(rest) and all(n > 0 for n in target[1:]) and prod(sizes) == prod(target[1:])
+        if target and target[0] == -1 and keeps:
+            info = proto.graph.value_info.add(name=node.output[0])
+            info.CopyFrom(onnx.helper.make_tensor_value_info(node.output[0], 1, [given[0], *target[1:]]))
+            known[node.output[0]] = (given[0], *target[1:])
+            resolved = True
+    return resolved
+
+
+def _complete_declared(graph: Graph, found: dict[int, Shape | None]) -> None:
+    """Take what the file declares where inference found nothing."""
+    for node in graph.nodes:
+        for value in node.outputs:
+            if found.get(id(value)) is None and value.shape is not None:
+                found[id(value)] = tuple(value.shape)
 
 
 def _collect(graph: Graph, proto: Any, outer: Mapping[str, Shape | None], found: dict[int, Shape | None]) -> None:
@@ -80,10 +136,10 @@ def _complete_neuron(node: Any, found: dict[int, Shape | None], names: dict[str,
     variant = ops.NeuronVariant.parse(node.op, node.attrs)
     if signal is None:
         return
-    state = signal[1:] if variant.form == "sequence" else signal
-    for position, value in enumerate(node.outputs):
+    state = {"sequence": signal[1:], "cell": signal, "flat": (None, *signal[1:])}[variant.form]
+    for value, declared in zip(node.outputs, variant.schema.outputs, strict=True):
         known = found.get(id(value))
-        shape = signal if position == 0 else state
+        shape = signal if declared.role == "signal" else state
         if known is None or sum(isinstance(n, int) for n in known) < sum(isinstance(n, int) for n in shape):
             found[id(value)] = shape
             names[value.name] = shape

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer import ops
 
 if TYPE_CHECKING:
     from snn_optimizer.ir.graph import SNNGraph
@@ -39,6 +43,8 @@ def print_graph(graph: SNNGraph) -> str:
 def equation(layer: LayerNode) -> str:
     """Return the neuron's step in one line, with the values of its parameters."""
     variant = layer.variant
+    if variant.written:
+        return _written(layer)
     current = "x"
     parts = []
     if variant.operator == "CubaLIF":
@@ -63,6 +69,48 @@ def equation(layer: LayerNode) -> str:
     ]
     parts.append(reset + (" one step later" if variant.reset_delay and variant.reset != "none" else ""))
     return "; ".join(parts)
+
+
+def _written(layer: LayerNode) -> str:
+    """Return written-out arithmetic as what it means, with values."""
+    variant = layer.variant
+    program = variant.program
+    known = {name: array for name in program.parameters if (array := layer.parameter(name)) is not None}
+    try:
+        sense = ops.meaning(program, known)
+    except ops.NotUnderstood:
+        return variant.arithmetic
+    parts = [f"i' = {_terms(sense.synaptic)}"] if sense.synaptic else []
+    parts.append(f"u = {_terms(sense.charge)}")
+    if sense.v_threshold is None:
+        return "; ".join(parts)
+    parts.append(f"fire u {'>' if sense.fire == 'gt' else '>='} {_number(sense.v_threshold)}")
+    if sense.max_spikes != 1:
+        parts.append("any number of spikes")
+    value = "" if sense.v_reset is None else _number(sense.v_reset)
+    reset = {"subtract": "subtract", "none": "no reset", "to-value": f"reset to {value}", "other": "reset as written"}
+    parts.append(reset[sense.reset] + (" one step later" if sense.reset_delay and sense.reset != "none" else ""))
+    if sense.clamped:
+        parts.append("floor")
+    return "; ".join(parts)
+
+
+def _terms(affine: Mapping[str, npt.NDArray[np.float64]]) -> str:
+    text = ""
+    for name in sorted(affine, key=lambda name: (name == "1", name.startswith("x"), name == "i")):
+        factor = affine[name]
+        if not np.any(factor):
+            continue
+        number = _number(factor)
+        symbol = "" if name == "1" else name
+        term = symbol if number == "1" and symbol else f"{number} {symbol}".strip()
+        text = f"{text} + {term}" if text else term
+    return text or "0"
+
+
+def _number(values: npt.NDArray[np.float64]) -> str:
+    low, high = float(np.min(values)), float(np.max(values))
+    return f"{low:.4g}" if f"{low:.4g}" == f"{high:.4g}" else f"[{low:.4g}..{high:.4g}]"
 
 
 def _value(layer: LayerNode, name: str) -> str:

@@ -24,6 +24,7 @@ import onnx.parser
 
 from snn_optimizer.ops.schema import DOMAIN
 from snn_optimizer.ops.variants import NeuronVariant
+from snn_optimizer.ops.written import folded, written_body
 
 __all__ = ["MAXIMUM_OPSET", "MINIMUM_OPSET", "function_proto"]
 
@@ -60,7 +61,12 @@ def function_proto(variant: NeuronVariant, opset: int = 18) -> onnx.FunctionProt
 
 @functools.cache
 def _serialized(variant: NeuronVariant, opset: int) -> bytes:
-    lines = _sequence_body(variant) if variant.form == "sequence" else _cell_body(variant)
+    if variant.written:
+        lines = written_body(variant)
+    else:
+        lines = _cell_body(variant) if variant.form == "cell" else _sequence_body(variant)
+    if variant.form == "flat":
+        lines = folded(variant, lines)
     text = "\n".join(
         [
             f'<domain: "{DOMAIN}", opset_import: ["" : {opset}]>',
@@ -124,10 +130,12 @@ def _sequence_body(variant: NeuronVariant) -> list[str]:
         emitted, collected = ("s", "S") if counted else ("s_fired", "fired")
         after = [] if counted else ["S = CastLike(fired, X)"]
 
+    kept = [f"{state}_kept" for state in variant.record]
+    body += [f"{state}_kept = Identity({state}_next)" for state in variant.record]
     received = ", ".join([*states, "drive" if hoisted else "x"])
-    returned = ", ".join([*(f"{state}_next" for state in states), emitted])
+    returned = ", ".join([*(f"{state}_next" for state in states), emitted, *kept])
     arguments = ", ".join([*(f"{state}_start" for state in states), "driven" if hoisted else "X"])
-    scanned = ", ".join([*results, collected])
+    scanned = ", ".join([*results, collected, *(f"{state.upper()}_all" for state in variant.record)])
     return [
         *lines,
         f"{scanned} = Scan<num_scan_inputs = 1, body = step ({received}) => ({returned}) {{",

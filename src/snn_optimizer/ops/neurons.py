@@ -53,7 +53,7 @@ def step(variant: NeuronVariant, inputs: Sequence[Array]) -> tuple[Array, ...]:
     """
     named = _named(variant.as_form("cell"), inputs, time_axes=0)
     states = [named[name] for name in _state_names(variant, "cell")]
-    _, signal, after = _advance(variant, named["x"], states, named)
+    _, signal, after = _advance(variant, [named[name] for name in _signal_names(variant, "cell")], states, named)
     return (signal, *after)
 
 
@@ -83,8 +83,8 @@ def sequence(variant: NeuronVariant, inputs: Sequence[Array]) -> tuple[Array, ..
     ValueError
         If an input is missing, has another type, or would widen the signal.
     """
-    _, signal, states = _run(variant, inputs)
-    return (signal, *states)
+    _, signal, states, recorded = _run(variant, inputs)
+    return (signal, *recorded, *states)
 
 
 def membrane(variant: NeuronVariant, inputs: Sequence[Array]) -> Array:
@@ -110,20 +110,29 @@ def membrane(variant: NeuronVariant, inputs: Sequence[Array]) -> Array:
     return _run(variant, inputs)[0]
 
 
-def _run(variant: NeuronVariant, inputs: Sequence[Array]) -> tuple[Array, Array, list[Array]]:
+def _run(variant: NeuronVariant, inputs: Sequence[Array]) -> tuple[Array, Array, list[Array], list[Array]]:
     named = _named(variant.as_form("sequence"), inputs, time_axes=1)
-    train = named["X"]
-    states = [np.broadcast_to(named[name], train.shape[1:]) for name in _state_names(variant, "sequence")]
-    potentials, signals = np.empty_like(train), np.empty_like(train)
-    for index, current in enumerate(train):
-        potentials[index], signals[index], states = _advance(variant, current, states, named)
-    return potentials, signals, [state.copy() for state in states]
+    trains = [named[name] for name in _signal_names(variant, "sequence")]
+    shape = np.broadcast_shapes(*(train.shape for train in trains))
+    names = _state_names(variant, "sequence")
+    states = [np.broadcast_to(named[name], shape[1:]) for name in names]
+    potentials, signals = np.empty(shape, trains[0].dtype), np.empty(shape, trains[0].dtype)
+    recorded = {f"{state}0": np.empty(shape, trains[0].dtype) for state in variant.record}
+    for index in range(shape[0]):
+        potentials[index], signals[index], states = _advance(variant, [t[index] for t in trains], states, named)
+        for name, state in zip(names, states, strict=True):
+            if name in recorded:
+                recorded[name][index] = state
+    return potentials, signals, [state.copy() for state in states], list(recorded.values())
 
 
 def _advance(
-    variant: NeuronVariant, current: Array, states: Sequence[Array], named: Mapping[str, Array]
+    variant: NeuronVariant, currents: Sequence[Array], states: Sequence[Array], named: Mapping[str, Array]
 ) -> tuple[Array, Array, list[Array]]:
     """Return the charged potential, the output and the states of one step."""
+    if variant.written:
+        return _advance_written(variant, currents, states, named)
+    current = currents[0]
     with np.errstate(all="ignore"):
         synaptic: list[Array] = []
         received = states[-1]
@@ -148,6 +157,20 @@ def _advance(
         elif due is None and variant.reset == "subtract":
             after = _subtract(spikes, potential, named)
         return potential, spikes, [*synaptic, after]
+
+
+def _advance_written(
+    variant: NeuronVariant, currents: Sequence[Array], states: Sequence[Array], named: Mapping[str, Array]
+) -> tuple[Array, Array, list[Array]]:
+    program = variant.program
+    values = {name: named[name] for name in program.parameters}
+    values |= dict(zip(program.currents, currents, strict=True)) | dict(zip(program.states, states, strict=True))
+    results = program.run(values)
+    shape = np.broadcast_shapes(*(value.shape for value in (*currents, *states)))
+    after = [np.broadcast_to(results[f"{state}_next"], shape) for state in program.states]
+    potential = np.broadcast_to(results.get("u", results["v_next"]), shape)
+    signal = np.broadcast_to(results["s"] if variant.spiking else results["v_next"], shape)
+    return potential, signal, after
 
 
 def _charge(variant: NeuronVariant, potential: Array, current: Array, named: Mapping[str, Array]) -> Array:
@@ -190,6 +213,11 @@ def _state_names(variant: NeuronVariant, form: str) -> list[str]:
     return [typed.inputs[before] for before, _ in typed.states]
 
 
+def _signal_names(variant: NeuronVariant, form: str) -> list[str]:
+    typed = variant.as_form(form)
+    return list(typed.inputs[: typed.currents])
+
+
 def _named(variant: NeuronVariant, inputs: Sequence[Array], *, time_axes: int) -> dict[str, Array]:
     """Return the inputs by name after checking types and shapes."""
     declared = variant.schema.inputs
@@ -207,6 +235,8 @@ def _named(variant: NeuronVariant, inputs: Sequence[Array], *, time_axes: int) -
     for value, array in zip(declared[1:], arrays[1:], strict=True):
         if array.dtype != signal.dtype:
             raise ValueError(f"{value.name} is {array.dtype}, {declared[0].name} is {signal.dtype}")
+        if value.role == "signal":
+            continue
         target = signal.shape[time_axes:] if value.role == "state" else signal.shape[time_axes + 1 :]
         if not _broadcasts(array.shape, target):
             raise ValueError(f"{value.name} of shape {array.shape} does not broadcast into {target}")

@@ -10,6 +10,8 @@ import functools
 from dataclasses import dataclass
 from typing import Literal
 
+from snn_optimizer.ops.arithmetic import Program, is_program
+
 __all__ = [
     "DOMAIN",
     "FORMS",
@@ -31,11 +33,12 @@ VERSION = 1
 OPERATORS = ("LIF", "IF", "LI", "CubaLIF")
 """The operators, each in the two forms of :data:`FORMS`."""
 
-FORMS = ("sequence", "cell")
-"""``sequence`` runs all time steps, ``cell`` runs one."""
+FORMS = ("sequence", "cell", "flat")
+"""``sequence`` runs all time steps, ``cell`` runs one, ``flat`` runs all with time and batch in one axis."""
 
-Role = Literal["signal", "state", "parameter"]
-"""Signals have a time axis in the sequence form, states do not, parameters lack the batch axis too."""
+Role = Literal["signal", "state", "parameter", "steps"]
+"""Signals have a time axis in the sequence form, states do not, parameters lack the batch axis too; ``steps``
+is the number of time steps in the flat form."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Attribute:
             If the value is not allowed; the message names attribute and allowed values.
         """
         kind = str if self.kind == "string" else int
+        if self.allowed is None and self.kind == "string" and isinstance(value, str):
+            return
         if isinstance(value, kind) and not isinstance(value, bool):
             if self.allowed is not None and value in self.allowed:
                 return
@@ -174,6 +179,19 @@ _SPIKING_ATTRIBUTES = (
 )
 
 
+_OTHER = Attribute(
+    "reset",
+    "string",
+    "subtract",
+    ("subtract", "to-value", "none", "other"),
+    "what a spike does to the potential; other: what the arithmetic says",
+)
+
+_WRITTEN = Attribute("arithmetic", "string", "", None, "the statements of a step, see snn_optimizer.ops.arithmetic")
+
+_RECORD = Attribute("record", "string", "", ("i", "v", "iv"), "states whose values after every step are outputs")
+
+
 def _arithmetic(operator: str) -> Attribute:
     leak = "v" if operator == "IF" else "(beta * v)"
     doc = f"order of operations of the charge; decay: u = {leak} + (gain * j)"
@@ -203,43 +221,52 @@ otherwise q = ceil(u / v_threshold) - 1 (ge: q = floor(u / v_threshold)), q wher
 and at most max_spikes unless that is 0."""
 
 
-def _inputs(operator: str, form: str) -> tuple[Parameter, ...]:
-    sequence = form == "sequence"
-    signal = (
-        Parameter("X", "signal", "[T, B, N...]", "current of every step; T is at least 1")
-        if sequence
-        else Parameter("x", "signal", "[B, N...]", "current of this step")
+_TRAIN = {"sequence": "[T, B, N...]", "flat": "[T * B, N...], time outside batch"}
+
+_STEPS = Parameter("steps", "steps", "[1], int64", "number of time steps T in the first axis of the signal")
+
+
+def _inputs(
+    form: str, currents: tuple[str, ...], states: tuple[str, ...], parameters: tuple[str, ...]
+) -> tuple[Parameter, ...]:
+    whole = form != "cell"
+    signals = (
+        Parameter(name.upper(), "signal", _TRAIN[form], "current of every step; T is at least 1")
+        if whole
+        else Parameter(name, "signal", "[B, N...]", "current of this step")
+        for name in currents
     )
-    states = tuple(
+    before = (
         Parameter(f"{state}0", "state", "broadcasts into [B, N...]", f"{_STATES[state]}, before the first step")
-        if sequence
+        if whole
         else Parameter(state, "state", "[B, N...]", f"{_STATES[state]}, before this step")
-        for state in _state_names(operator)
+        for state in states
     )
-    parameters = tuple(
-        Parameter(name, "parameter", _PER_NEURON, _PARAMETERS[name]) for name in _PARAMETERS_OF[operator]
+    given = (
+        Parameter(name, "parameter", _PER_NEURON, _PARAMETERS.get(name, "as the arithmetic says"))
+        for name in parameters
     )
-    return (signal, *states, *parameters)
+    return (*signals, *before, *given, *((_STEPS,) if form == "flat" else ()))
 
 
-def _outputs(operator: str, form: str) -> tuple[Parameter, ...]:
-    sequence = form == "sequence"
+def _outputs(operator: str, form: str, states: tuple[str, ...], record: str) -> tuple[Parameter, ...]:
+    whole = form != "cell"
     name, doc = ("v", "membrane potential") if operator == "LI" else ("s", "number of spikes")
-    if sequence:
-        signal = Parameter(name.upper(), "signal", "[T, B, N...]", f"{doc} of every step")
+    if whole:
+        signal = Parameter(name.upper(), "signal", _TRAIN[form], f"{doc} of every step")
     else:
         signal = Parameter("y" if operator == "LI" else name, "signal", "[B, N...]", f"{doc} of this step")
-    after = "the last step" if sequence else "this step"
-    states = tuple(
-        Parameter(
-            f"{state}T" if sequence else f"{state}_next",
-            "state",
-            "[B, N...]",
-            f"{_STATES[state]}, after {after}",
-        )
-        for state in _state_names(operator)
+    recorded = (
+        Parameter(f"{state.upper()}_all", "signal", _TRAIN[form], f"{_STATES[state]}, after every step")
+        for state in record
+        if whole
     )
-    return (signal, *states)
+    after = "the last step" if whole else "this step"
+    finals = (
+        Parameter(f"{state}T" if whole else f"{state}_next", "state", "[B, N...]", f"{_STATES[state]}, after {after}")
+        for state in states
+    )
+    return (signal, *recorded, *finals)
 
 
 def _state_names(operator: str) -> tuple[str, ...]:
@@ -247,7 +274,7 @@ def _state_names(operator: str) -> tuple[str, ...]:
 
 
 @functools.cache
-def schema(operator: str, form: str = "sequence") -> OpSchema:
+def schema(operator: str, form: str = "sequence", arithmetic: str = "", record: str = "") -> OpSchema:
     """Return the schema of an operator.
 
     Parameters
@@ -256,25 +283,40 @@ def schema(operator: str, form: str = "sequence") -> OpSchema:
         Member of :data:`OPERATORS`.
     form : str
         Member of :data:`FORMS`.
+    arithmetic : str
+        Statements of a step (:mod:`snn_optimizer.ops.arithmetic`), where the neuron has its own.
+    record : str
+        States whose values after every step are outputs, as ``v`` or ``iv``.
 
     Raises
     ------
     ValueError
-        If there is no such operator or form.
+        If there is no such operator or form, or the arithmetic is no statements.
     """
     if operator not in OPERATORS:
         raise ValueError(f"operator must be {' or '.join(map(repr, OPERATORS))}, not {operator!r}")
     if form not in FORMS:
         raise ValueError(f"form must be {' or '.join(map(repr, FORMS))}, not {form!r}")
     spiking = () if operator == "LI" else _SPIKING_ATTRIBUTES
+    currents: tuple[str, ...] = ("x",)
+    states, parameters = _state_names(operator), _PARAMETERS_OF[operator]
+    attributes = (*spiking, _arithmetic(operator))
+    doc = _doc(operator)
+    if is_program(arithmetic):
+        program = Program.parse(arithmetic)
+        currents, states, parameters = program.currents, program.states, program.parameters
+        attributes = (*(_OTHER if a.name == "reset" else a for a in spiking), _WRITTEN)
+        doc = f"Evaluated per step, each operation rounded to the type of the signal.\n{arithmetic}"
+    if not set(record) <= set(states) or list(record) != sorted(record) or len(set(record)) != len(record):
+        raise ValueError(f"record must name states of {operator} ({', '.join(states)}), not {record!r}")
     return OpSchema(
-        name=operator if form == "sequence" else f"{operator}Cell",
+        name={"sequence": operator, "cell": f"{operator}Cell", "flat": f"{operator}Flat"}[form],
         operator=operator,
         form=form,
         since_version=1,
-        inputs=_inputs(operator, form),
-        outputs=_outputs(operator, form),
-        attributes=(*spiking, _arithmetic(operator)),
+        inputs=_inputs(form, currents, states, parameters),
+        outputs=_outputs(operator, form, states, record),
+        attributes=(*attributes, *((_RECORD,) if record else ())),
         types=_TYPES,
-        doc=_doc(operator),
+        doc=doc,
     )

@@ -6,22 +6,28 @@ runs; the attributes of the call repeat it for readers and must agree with it.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
+from snn_optimizer.ops.arithmetic import Program, is_program
 from snn_optimizer.ops.schema import DOMAIN, OpSchema, schema
 
 __all__ = ["NeuronVariant", "is_neuron"]
 
+_FORM = r"(?P<form>Cell|Flat)?"
+_WRITTEN = r"source_(?P<digest>[0-9a-f]{8})"
+_RECORD = r"(?:_rec_(?P<record>i|v|iv))?"
 _NAME = re.compile(
-    r"(?P<operator>LIF|IF|CubaLIF)(?P<cell>Cell)?__(?P<reset>subtract|to_value|none)_(?P<fire>gt|ge)"
-    r"(?P<delayed>_delayed)?(?:_m(?P<limit>0|[1-9][0-9]{0,18}))?(?P<relax>_relax)?"
+    rf"(?P<operator>LIF|IF|CubaLIF){_FORM}__(?P<reset>subtract|to_value|none|other)_(?P<fire>gt|ge)"
+    rf"(?P<delayed>_delayed)?(?:_m(?P<limit>0|[1-9][0-9]{{0,18}}))?(?:_(?P<arithmetic>relax|{_WRITTEN}))?{_RECORD}"
 )
-_LEAKY_INTEGRATOR_NAME = re.compile(r"LI(?P<cell>Cell)?__(?P<arithmetic>decay|relax)")
+_LEAKY_INTEGRATOR_NAME = re.compile(rf"(?P<operator>LI){_FORM}__(?P<arithmetic>decay|relax|{_WRITTEN}){_RECORD}")
+_FORMS = {None: "sequence", "Cell": "cell", "Flat": "flat"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +37,19 @@ class NeuronVariant:
     Attributes
     ----------
     operator : {"LIF", "IF", "LI", "CubaLIF"}
-    form : {"sequence", "cell"}
-        All time steps, or one.
-    reset : {"subtract", "to-value", "none"}
+    form : {"sequence", "cell", "flat"}
+        All time steps, one, or all with time and batch in one axis.
+    reset : {"subtract", "to-value", "none", "other"}
+        ``other`` only with statements.
     reset_delay : {0, 1}
     fire : {"gt", "ge"}
     max_spikes : int
         At least 1, or 0 for no limit.
-    arithmetic : {"decay", "relax"}
-        ``IF`` knows only ``decay``.
+    arithmetic : {"decay", "relax"} or str
+        ``IF`` knows only ``decay``. Or the statements of a step
+        (:mod:`snn_optimizer.ops.arithmetic`), which then say all; the other fields are their meaning.
+    record : str
+        States whose values after every step are outputs: ``""``, ``"i"``, ``"v"`` or ``"iv"``.
 
     Raises
     ------
@@ -55,10 +65,11 @@ class NeuronVariant:
     fire: str = "gt"
     max_spikes: int = 1
     arithmetic: str = "decay"
+    record: str = ""
 
     def __post_init__(self) -> None:
         attributes = {attribute.name: attribute for attribute in self.schema.attributes}
-        for field in fields(self)[2:]:
+        for field in fields(self)[2:-1]:
             value = getattr(self, field.name)
             if field.name in attributes:
                 attributes[field.name].validate(value)
@@ -71,7 +82,17 @@ class NeuronVariant:
     @property
     def schema(self) -> OpSchema:
         """The schema of the operator in this form."""
-        return schema(self.operator, self.form)
+        return schema(self.operator, self.form, self.arithmetic if self.written else "", self.record)
+
+    @property
+    def written(self) -> bool:
+        """Whether the arithmetic is written out as statements."""
+        return is_program(self.arithmetic)
+
+    @property
+    def program(self) -> Program:
+        """The statements of a step, where the arithmetic is written out."""
+        return Program.parse(self.arithmetic)
 
     @property
     def spiking(self) -> bool:
@@ -81,16 +102,28 @@ class NeuronVariant:
     @property
     def op_type(self) -> str:
         """The op type of a call and the name of its function."""
+        arithmetic = f"source_{self.program.digest}" if self.written else self.arithmetic
+        recorded = [f"rec_{self.record}"] if self.record else []
         if not self.spiking:
-            return f"{self.schema.name}__{self.arithmetic}"
+            return f"{self.schema.name}__{'_'.join([arithmetic, *recorded])}"
         parts = [self.reset.replace("-", "_"), self.fire]
         if self.reset_delay:
             parts.append("delayed")
         if self.max_spikes != 1:
             parts.append(f"m{self.max_spikes}")
-        if self.arithmetic != "decay":
-            parts.append(self.arithmetic)
-        return f"{self.schema.name}__{'_'.join(parts)}"
+        if arithmetic != "decay":
+            parts.append(arithmetic)
+        return f"{self.schema.name}__{'_'.join([*parts, *recorded])}"
+
+    @property
+    def currents(self) -> int:
+        """The number of signals among the inputs; they come first."""
+        return sum(value.role == "signal" for value in self.schema.inputs)
+
+    @property
+    def axes_before_units(self) -> int:
+        """The number of axes of the signal before those of the neurons: time and batch, or one for both."""
+        return 2 if self.form == "sequence" else 1
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -132,7 +165,7 @@ class NeuronVariant:
             If the name is none of ours, or an attribute is missing, unknown or says
             something else than the name.
         """
-        variant = cls._from_name(op_type)
+        variant = cls._from_name(op_type, str(_plain(attributes.get("arithmetic", ""))))
         if variant is None:
             raise ValueError(f"'{op_type}' is not a neuron of {DOMAIN}")
         expected = variant.attributes()
@@ -148,29 +181,41 @@ class NeuronVariant:
         return variant
 
     @classmethod
-    def _from_name(cls, op_type: str) -> Self | None:
-        match = _NAME.fullmatch(op_type) or _LEAKY_INTEGRATOR_NAME.fullmatch(op_type)
-        if match is None:
+    def _from_name(cls, op_type: str, arithmetic: str = "") -> Self | None:
+        parts = _parts(op_type)
+        if parts is None:
             return None
-        parts = match.groupdict()
-        form = "cell" if parts["cell"] else "sequence"
+        fields_of = {"form": _FORMS[parts["form"]], "record": parts["record"] or ""}
+        if parts["digest"] is None:
+            arithmetic = parts["arithmetic"] or "decay"
+        elif not is_program(arithmetic):
+            raise ValueError(f"{op_type}: attribute arithmetic must hold the statements of a step")
+        if parts["operator"] != "LI":
+            fields_of |= {"reset": parts["reset"].replace("_", "-"), "fire": parts["fire"]}
         try:
-            if "operator" in parts:
-                variant = cls(
-                    parts["operator"],
-                    form,
-                    reset=parts["reset"].replace("_", "-"),
-                    reset_delay=1 if parts["delayed"] else 0,
-                    fire=parts["fire"],
-                    max_spikes=int(parts["limit"] or 1),
-                    arithmetic="relax" if parts["relax"] else "decay",
-                )
-            else:
-                variant = cls("LI", form, arithmetic=parts["arithmetic"])
-        except ValueError:
+            variant = cls(
+                parts["operator"],
+                arithmetic=arithmetic,
+                reset_delay=1 if parts.get("delayed") else 0,
+                max_spikes=int(parts.get("limit") or 1),
+                **fields_of,
+            )
+        except ValueError as error:
+            if parts["digest"] is not None:
+                raise ValueError(f"{op_type}: {error}") from error
             return None
         # One name per variant: "_m1" spells what no suffix means.
-        return variant if variant.op_type == op_type else None
+        if variant.op_type == op_type:
+            return variant
+        if parts["digest"] is not None:
+            raise ValueError(f"{op_type}: attribute arithmetic belongs to {variant.op_type}")
+        return None
+
+
+@functools.cache
+def _parts(op_type: str) -> dict[str, Any] | None:
+    match = _NAME.fullmatch(op_type) or _LEAKY_INTEGRATOR_NAME.fullmatch(op_type)
+    return None if match is None else match.groupdict()
 
 
 def _plain(value: object) -> object:
@@ -181,6 +226,12 @@ def _plain(value: object) -> object:
     return value
 
 
+@functools.cache
 def is_neuron(domain: str, op_type: str) -> bool:
     """Tell whether a call names a neuron of ``ai.snn``."""
-    return domain == DOMAIN and NeuronVariant._from_name(op_type) is not None  # noqa: SLF001 - same module
+    if domain != DOMAIN:
+        return False
+    parts = _parts(op_type)
+    if parts is None:
+        return False
+    return parts["digest"] is not None or NeuronVariant._from_name(op_type, "") is not None  # noqa: SLF001 - same module

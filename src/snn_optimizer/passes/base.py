@@ -15,7 +15,7 @@ from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.ir import Node, SNNGraph
 from snn_optimizer.remarks import Remark, RemarkKind
 
-__all__ = ["ActivityProvider", "Exactness", "Outcome", "Pass", "PassContext", "Refusal"]
+__all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal"]
 
 
 class Exactness(IntEnum):
@@ -75,6 +75,22 @@ Evaluator = Callable[[Node, list[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 Accept = Callable[[SNNGraph], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class Frontend:
+    """What the caller says about the file that raising cannot see.
+
+    Attributes
+    ----------
+    states : mapping from input to output
+        States of a model that runs one step per call; found from the dataflow when empty.
+    custom_ops : str
+        A TOML file that describes neuron operators without a body; none when empty.
+    """
+
+    states: Mapping[str, str] = field(default_factory=dict)
+    custom_ops: str = ""
+
+
 @dataclass(slots=True)
 class PassContext:
     """What a run hands to its passes.
@@ -92,6 +108,7 @@ class PassContext:
     accept : callable, optional
         Tells whether a candidate stays within the caller's budget; without it a
         pass that searches for the largest affordable change must be told how much.
+    frontend : Frontend
     """
 
     analyses: AnalysisManager
@@ -100,6 +117,7 @@ class PassContext:
     evaluate_node: Evaluator | None = None
     activity: ActivityProvider | None = None
     accept: Accept | None = None
+    frontend: Frontend = field(default_factory=Frontend)
 
     def applied(self, rule: str, place: str, message: str, **arguments: object) -> None:
         """Record what was done."""
@@ -125,6 +143,8 @@ class Pass(ABC):
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     exactness: ClassVar[Exactness]
+    confirmed: ClassVar[bool] = False
+    """Whether a bitwise claim rests on the runtime's kernels, and execution has to confirm it."""
 
     @property
     def claim(self) -> Exactness:

@@ -54,17 +54,23 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "canonicalize": "snn_optimizer.passes.cleanup.canonicalize:Canonicalize",
         "common-subexpressions": "snn_optimizer.passes.cleanup.common_subexpressions:CommonSubexpressions",
-        "constant-neuron-folding": ("snn_optimizer.passes.structure.constant_neuron_folding:ConstantNeuronFolding"),
+        "constant-neuron-folding": "snn_optimizer.passes.structure.constant_neuron_folding:ConstantNeuronFolding",
         "dead-code": "snn_optimizer.passes.cleanup.dead_code:DeadCode",
-        "dead-neuron-elimination": ("snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination"),
+        "dead-neuron-elimination": "snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination",
+        "distribute-time": "snn_optimizer.passes.raising.distribute_time:DistributeTime",
         "fold-constants": "snn_optimizer.passes.cleanup.fold_constants:FoldConstants",
         "layer-fusion": "snn_optimizer.passes.structure.layer_fusion:LayerFusion",
+        "loop-to-scan": "snn_optimizer.passes.raising.loop_to_scan:LoopToScan",
+        "map-custom-ops": "snn_optimizer.passes.raising.map_custom_ops:MapCustomOps",
         "prune": "snn_optimizer.passes.weights.prune:Prune",
-        "redundancy-elimination": ("snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination"),
+        "recognize-neurons": "snn_optimizer.passes.raising.recognize_neurons:RecognizeNeurons",
+        "redundancy-elimination": "snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination",
         "redundant-connection-removal": (
             "snn_optimizer.passes.structure.redundant_connection_removal:RedundantConnectionRemoval"
         ),
+        "reroll": "snn_optimizer.passes.raising.reroll:Reroll",
         "share-initializers": "snn_optimizer.passes.cleanup.share_initializers:ShareInitializers",
+        "specialize-neurons": "snn_optimizer.passes.lowering.specialize_neurons:SpecializeNeurons",
     }
 )
 

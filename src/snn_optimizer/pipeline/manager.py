@@ -22,6 +22,7 @@ from snn_optimizer.passes.base import (
     ActivityProvider,
     Evaluator,
     Exactness,
+    Frontend,
     Outcome,
     Pass,
     PassContext,
@@ -74,6 +75,7 @@ class PassManager:
     has_budget: bool = False
     instruments: Sequence[Instrument] = ()
     limit: int | None = None
+    frontend: Frontend = field(default_factory=Frontend)
     results: list[PassResult] = field(default_factory=list)
     _rejected: set[str] = field(default_factory=set)
     _size: tuple[int, int, int] | None = None  # parameters, neurons, nodes after the last pass
@@ -126,7 +128,9 @@ class PassManager:
             result.status, result.reason = PassStatus.SKIPPED, f"bisect limit {self.limit}"
             self._finish(result, graph)
             return 0
-        snapshot = graph.copy(share_weights=True)
+        may_fail = one.claim is not Exactness.BITWISE or one.confirmed
+        snapshot = graph.copy(share_weights=True) if may_fail else None
+        interface = _interface(graph)
         outcome = self._transform(graph, one, result)
         result.changes = outcome.changes
         result.statistics = dict(outcome.details)
@@ -134,9 +138,9 @@ class PassManager:
         result.claim = (claim if outcome.changes else one.claim).name.lower()
         if outcome.changes:
             self._analyses = None
-            self._verify(graph, snapshot, result, one)
+            self._verify(graph, interface, one)
             result.status = PassStatus.KEPT
-            if not self._guard(graph, claim, result):
+            if snapshot is not None and not self._guard(graph, claim, result, confirm=one.confirmed):
                 graph.module, graph.firing_rates = snapshot.module, snapshot.firing_rates
                 result.status = PassStatus.ROLLED_BACK
                 self._rejected.add(key)
@@ -156,6 +160,7 @@ class PassManager:
             evaluate_node=None if self.evaluate_node is None else self.evaluate_node(graph),
             activity=self.activity,
             accept=accept,
+            frontend=self.frontend,
         )
         start = time.perf_counter()
         try:
@@ -168,16 +173,16 @@ class PassManager:
         finally:
             result.seconds = time.perf_counter() - start
 
-    def _verify(self, graph: SNNGraph, before: SNNGraph, result: PassResult, one: Pass) -> None:
+    def _verify(self, graph: SNNGraph, interface: list[tuple[str, str, str]], one: Pass) -> None:
         try:
             verify_structure(graph.module)
         except IRVerificationError as error:
             raise PassError(f"pass '{one.name}' left an invalid model: {error}") from error
-        if _interface(graph) != _interface(before):
+        if _interface(graph) != interface:
             raise PassError(f"pass '{one.name}' changed the inputs or outputs of the model")
 
-    def _guard(self, graph: SNNGraph, claim: Exactness, result: PassResult) -> bool:
-        if self.checker is None or claim is Exactness.BITWISE:
+    def _guard(self, graph: SNNGraph, claim: Exactness, result: PassResult, *, confirm: bool) -> bool:
+        if self.checker is None or (claim is Exactness.BITWISE and not confirm):
             return True
         start = time.perf_counter()
         holds, found = self.checker.check(graph, claim)

@@ -1,6 +1,7 @@
 """Presets: pipelines with names, written as pipeline text.
 
-``@O1`` keeps every output bit for bit; ``@O2`` keeps it up to rounding; ``@O3`` believes measured
+``@raise`` finds the network in a framework's export, ``@hygiene`` removes what does nothing; ``@O1``
+does both and keeps every output bit for bit; ``@O2`` keeps it up to rounding; ``@O3`` believes measured
 spike rates; ``@Oz`` spends the caller's budget; ``@classic`` is the set of the classic interface.
 """
 
@@ -19,10 +20,15 @@ __all__ = ["PRESETS", "expand"]
 PRESETS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "O0": "",
-        "O1": "canonicalize,fold-constants,common-subexpressions,share-initializers,dead-code",
+        "raise": (
+            "map-custom-ops,loop-to-scan,reroll,canonicalize,fold-constants,common-subexpressions,"
+            "share-initializers,reroll,recognize-neurons,distribute-time"
+        ),
+        "hygiene": "canonicalize,fold-constants,common-subexpressions,share-initializers,dead-code",
+        "O1": "@raise,@hygiene,specialize-neurons",
         "O2": (
             "@O1,fixpoint{max=8}(layer-fusion,redundant-connection-removal,dead-neuron-elimination,"
-            "constant-neuron-folding,redundancy-elimination),@O1"
+            "constant-neuron-folding,redundancy-elimination),@hygiene"
         ),
         "O3": (
             "@O2,fixpoint{max=8}(dead-neuron-elimination{threshold=0 measured},layer-fusion{measured},"

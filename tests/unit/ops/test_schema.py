@@ -36,7 +36,9 @@ class TestEverySchema:
         described = schema(operator, form)
         states = 2 if operator == "CubaLIF" else 1
         roles = [value.role for value in described.inputs]
-        assert roles == ["signal", *["state"] * states, *["parameter"] * (len(roles) - 1 - states)]
+        last = ["steps"] if form == "flat" else []
+        parameters = ["parameter"] * (len(roles) - 1 - states - len(last))
+        assert roles == ["signal", *["state"] * states, *parameters, *last]
         assert [value.role for value in described.outputs] == ["signal", *["state"] * states]
         assert described.states == tuple((index, index) for index in range(1, states + 1))
 
@@ -81,7 +83,7 @@ def test_schemas_are_shared() -> None:
     ("arguments", "message"),
     [
         (("ALIF",), "operator must be 'LIF' or 'IF' or 'LI' or 'CubaLIF', not 'ALIF'"),
-        (("LIF", "step"), "form must be 'sequence' or 'cell', not 'step'"),
+        (("LIF", "step"), "form must be 'sequence' or 'cell' or 'flat', not 'step'"),
     ],
 )
 def test_unknown_operator_or_form(arguments: tuple[str, ...], message: str) -> None:

@@ -50,7 +50,7 @@ def test_names(variant: NeuronVariant, name: str) -> None:
 
 def test_names_are_unique_and_parse_to_their_variant() -> None:
     variants = every_variant()
-    assert len({variant.op_type for variant in variants}) == len(variants) == 484
+    assert len({variant.op_type for variant in variants}) == len(variants) == 3 * 242
     for variant in variants:
         assert NeuronVariant.parse(variant.op_type, variant.attributes()) == variant
         assert is_neuron(DOMAIN, variant.op_type)
@@ -101,7 +101,7 @@ def test_only_the_leaky_integrator_does_not_spike() -> None:
     ("fields", "message"),
     [
         ({"operator": "ALIF"}, "operator must be .* not 'ALIF'"),
-        ({"operator": "LIF", "form": "step"}, "form must be 'sequence' or 'cell', not 'step'"),
+        ({"operator": "LIF", "form": "step"}, "form must be 'sequence' or 'cell' or 'flat', not 'step'"),
         (
             {"operator": "LIF", "reset": "hard"},
             "reset must be 'subtract' or 'to-value' or 'none', not 'hard'",

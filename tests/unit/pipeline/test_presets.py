@@ -30,7 +30,7 @@ def groups(elements):
 
 
 def test_the_presets_there_are():
-    assert list(PRESETS) == ["O0", "O1", "O2", "O3", "Oz", "classic"]
+    assert list(PRESETS) == ["O0", "raise", "hygiene", "O1", "O2", "O3", "Oz", "classic"]
     with pytest.raises(TypeError):
         PRESETS["O1"] = ""
 
@@ -46,13 +46,15 @@ def test_a_pipeline_without_presets_is_kept():
 
 
 def test_presets_expand_in_place_and_recursively():
-    assert str(expand(parse("@O1"))) == CLEANUP
+    assert str(expand(parse("@hygiene"))) == CLEANUP
+    first = str(expand(parse("@O1")))
+    assert first == f"{expand(parse('@raise'))},{CLEANUP},specialize-neurons"
     assert str(expand(parse("a,@O2,b"))) == (
-        f"a,{CLEANUP},"
+        f"a,{first},"
         "fixpoint{max=8}(layer-fusion,redundant-connection-removal,dead-neuron-elimination,"
         f"constant-neuron-folding,redundancy-elimination),{CLEANUP},b"
     )
-    assert str(expand(parse("fixpoint{max=3}(@O1)"))) == f"fixpoint{{max=3}}({CLEANUP})"
+    assert str(expand(parse("fixpoint{max=3}(@hygiene)"))) == f"fixpoint{{max=3}}({CLEANUP})"
 
 
 def test_groups_of_which_nothing_remains_are_left_out():

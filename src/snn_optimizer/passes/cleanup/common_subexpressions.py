@@ -29,8 +29,8 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
+from snn_optimizer.ir.contents import attribute_key, value_key
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
-from snn_optimizer.passes.cleanup.contents import attribute_key, value_key
 from snn_optimizer.passes.cleanup.shared import RANDOM, HiddenNames, Tally
 
 __all__ = ["CommonSubexpressions"]

@@ -239,6 +239,16 @@ def _opposite(node: Node, facts: Facts, other: str) -> Verdict:
     return inner.inputs[0] if same else None
 
 
+def _gather(node: Node, facts: Facts) -> Verdict:
+    """Return what an axis was added to whose only element is taken."""
+    inner = facts.inner(node, "Unsqueeze")
+    index = array_of(node.inputs[1])
+    if inner is None or index is None or index.ndim or int(index) not in (0, -1):
+        return None
+    axes, axis = facts.integers(inner, 1, "axes"), int(node.attrs.get("axis", 0))
+    return inner.inputs[0] if axes is not None and list(axes) == [axis] else None
+
+
 def _slice(node: Node, facts: Facts) -> Verdict:
     value = node.inputs[0]
     starts, ends = facts.integers(node, 1, "starts"), facts.integers(node, 2, "ends")
@@ -346,6 +356,7 @@ NOOPS: Final[Mapping[str, Callable[[Node, Facts], Verdict]]] = {
     "Dropout": _dropout,
     "Expand": _expand,
     "Flatten": _flatten,
+    "Gather": _gather,
     "Identity": _identity,
     "Mul": _arithmetic,
     "Pad": _pad,

@@ -29,8 +29,8 @@ from snn_optimizer.ir import (
     is_standard,
     shape_of_constant,
 )
+from snn_optimizer.ir.contents import digest, same_bytes
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
-from snn_optimizer.passes.cleanup.contents import digest, same_bytes
 from snn_optimizer.passes.cleanup.shared import HiddenNames, Tally
 
 __all__ = ["ShareInitializers"]

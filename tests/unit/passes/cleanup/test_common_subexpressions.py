@@ -11,9 +11,9 @@ import pytest
 from onnx import TensorProto, helper
 
 from snn_optimizer.ir import SNNGraph
+from snn_optimizer.ir.contents import attribute_key
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.common_subexpressions import CommonSubexpressions
-from snn_optimizer.passes.cleanup.contents import attribute_key
 from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 MERGES = {

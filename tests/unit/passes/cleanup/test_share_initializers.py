@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from snn_optimizer.ir import SNNGraph
-from snn_optimizer.passes.cleanup.contents import digest, same_bytes
+from snn_optimizer.ir.contents import digest, same_bytes
 from snn_optimizer.passes.cleanup.share_initializers import ShareInitializers
 from tests.unit.passes.cleanup.harness import HEADER, apply, check
 

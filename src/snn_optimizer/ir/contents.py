@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from snn_optimizer.ir import Array, Value, array_of, dtype_of_constant, is_missing, shape_of_constant
+from snn_optimizer.ir.types import Array, Value, array_of, dtype_of_constant, is_missing, shape_of_constant
 
 __all__ = ["attribute_key", "digest", "same_bytes", "value_key"]
 

@@ -1,0 +1,1 @@
+"""Passes that choose how a network is carried out."""

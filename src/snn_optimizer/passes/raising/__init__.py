@@ -1,0 +1,1 @@
+"""Passes that find neurons and time loops in what frameworks export."""

@@ -1,0 +1,1 @@
+"""Framework exports become models of ``ai.snn`` neurons; the passes in ``passes/raising`` apply this."""
