@@ -15,11 +15,13 @@ import numpy as np
 import onnx
 
 from snn_optimizer.analyses import AnalysisManager
-from snn_optimizer.errors import DataError, ExecutionError, InputError, UnknownPassError
+from snn_optimizer.errors import DataError, ExecutionError, InputError, UnknownPassError, UnsupportedModelError
 from snn_optimizer.execution import Dataset, ModelSource, Profile, Session, load_dataset, profile_model
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.evaluate import node_evaluator
 from snn_optimizer.ir import InputDomain, SNNGraph
+from snn_optimizer.lowering.emit import emit
+from snn_optimizer.lowering.step_form import steps_of
 from snn_optimizer.passes import registry
 from snn_optimizer.passes.base import Exactness, Frontend, PassContext
 from snn_optimizer.pipeline import PassResult, PassStatus
@@ -28,17 +30,21 @@ from snn_optimizer.pipeline.guard import Guard
 from snn_optimizer.pipeline.manager import Instrument, PassManager
 from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.spec import Pipeline, parse
+from snn_optimizer.remarks import RemarkKind
 from snn_optimizer.report import Evidence, OptimizationReport, Size
 from snn_optimizer.verification import Equivalence, score
 from snn_optimizer.verification import verify as verify_models
+from snn_optimizer.verification.forms import Form, compare_forms
 
 __all__ = [
     "Job",
+    "Raised",
     "SNNOptimizer",
     "dead_neuron_elimination",
     "layer_fusion",
     "optimize",
     "profile",
+    "raise_model",
     "redundancy_elimination",
     "run_job",
     "verify",
@@ -74,6 +80,8 @@ class Job:
         Guard the passes and compare the result; on by default.
     frontend : Frontend
         What cannot be seen in the file: states of a one-step model, custom operators.
+    emit : {"", "sequence", "step", "scan"}
+        The form to write the result in; as it came when empty.
     """
 
     pipeline: str = "@O2"
@@ -87,6 +95,7 @@ class Job:
     strip_metadata: bool = False
     limit: int | None = None
     frontend: Frontend = field(default_factory=Frontend)
+    emit: str = ""
     instruments: Sequence[Instrument] = ()
     progress: Callable[[str, int, int], None] | None = None
 
@@ -128,6 +137,9 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     report.pass_results = manager.run(graph, pipeline)
     if job.strip_metadata:
         graph.module.strip_metadata()
+    emitted = _emitted(graph, job, report) if job.emit else None
+    if not report.before.neurons:
+        report.before = replace(report.before, neurons=_neurons_raised(report.pass_results))
     kept = [Exactness[r.claim.upper()] for r in report.pass_results if r.status is PassStatus.KEPT]
     exactness = max(kept, default=Exactness.BITWISE)
     report.exactness = exactness.name.lower()
@@ -135,8 +147,116 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     if guard is not None:
         report.evidence = _evidence(guard.evidence(graph, exactness))
     _measure_on(report, session, guard, graph, test or calibration)
+    if emitted is not None:
+        graph = emitted
+        report.after = _size(graph, _stored_bytes(graph))
     report.seconds = time.perf_counter() - start
     return graph, report
+
+
+def _neurons_raised(results: Sequence[PassResult]) -> int:
+    """Return how many neurons raising found in a file that had none of ours."""
+    return next((r.neurons_after for r in results if r.neurons_after), 0)
+
+
+def _emitted(graph: SNNGraph, job: Job, report: OptimizationReport) -> SNNGraph:
+    """Write the result in another form, and compare the two forms by running them."""
+    emitted, step, streaming = emit(graph, job.emit, dict(job.frontend.states))
+    stepwise = Form(True, dict(step.signals), step.states, step.starts)
+    steps = steps_of(graph.module)
+    whole = Form(False, dict(step.signals), steps=steps or 0)
+    result = Form(False, dict.fromkeys(step.signals, 0))
+    if job.emit == "sequence" and streaming:
+        PassManager(evaluate_node=node_evaluator, domain=job.domain).run(emitted, parse("distribute-time,@hygiene"))
+    check = compare_forms(
+        graph.to_onnx(), stepwise if streaming else whole,
+        emitted.to_onnx(), stepwise if job.emit == "step" else whole if emitted is graph else result,
+        seed=job.seed,
+    )  # fmt: skip
+    if check.problem or check.changed:
+        found = check.problem or f"{check.changed:,} of {check.compared:,} output values differ"
+        raise UnsupportedModelError(f"the {job.emit} form does not run like the model it was made from: {found}")
+    report.form = f"{job.emit} form: {check.compared:,} output values equal to those of the optimized model"
+    if not check.spikes:
+        report.warnings.append(f"the {job.emit} form was compared on trains that make nothing fire")
+    return emitted
+
+
+@dataclass(frozen=True)
+class Raised:
+    """A network found in a file.
+
+    Attributes
+    ----------
+    graph : SNNGraph
+    form : str
+        What the file was: an unrolled export, a loop, one step per call, or a network of ``ai.snn``.
+    steps : int or None
+        Time steps, where the file fixes them.
+    producer : str
+        What wrote the file.
+    nodes : int
+        Nodes of the file.
+    origins : dict
+        Class of the framework each population comes from, where the file says.
+    refused : list of str
+        What stayed as it was, and why.
+    """
+
+    graph: SNNGraph
+    form: str
+    steps: int | None
+    producer: str
+    nodes: int
+    origins: dict[str, str | None]
+    refused: list[str]
+
+
+def raise_model(model: Model, frontend: Frontend | None = None) -> Raised:
+    """Find the network in a framework's export, without optimizing it.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    before = SNNGraph.from_onnx(model) if not isinstance(model, SNNGraph) else model
+    nodes, ops = before.module.count_nodes(), {node.op for node in before.module.graph.nodes}
+    header = before.module.sidecar.header
+    job = Job(pipeline="@raise,dead-code", verify=False, frontend=frontend or Frontend())
+    graph, report = run_job(before, job)
+    remarks = [remark for result in report.pass_results for remark in result.remarks]
+    rolled = [r for r in remarks if r.kind is RemarkKind.APPLIED and r.rule == "rolled"]
+    named = {r.place: r.arguments.get("origin") for r in remarks if r.rule == "recognized"}
+    raising = ("reroll", "recognize-neurons", "distribute-time", "loop-to-scan", "map-custom-ops")
+    refused = [
+        f"{r.place}: {r.message}"
+        for r in remarks
+        if r.kind is RemarkKind.MISSED and r.pass_name in raising and r.rule != "one-loop"
+    ]
+    steps = next((int(str(r.arguments["steps"])) for r in rolled), None)
+    return Raised(
+        graph,
+        _form(rolled, ops, graph),
+        steps,
+        f"{header.producer_name} {header.producer_version}".strip(),
+        nodes,
+        {layer.name: _text(named.get(layer.name)) for layer in graph.layers},
+        list(dict.fromkeys(refused)),
+    )
+
+
+def _text(held: object) -> str | None:
+    return None if held is None else str(held)
+
+
+def _form(rolled: Sequence[Any], ops: set[str], graph: SNNGraph) -> str:
+    if rolled:
+        return "unrolled export"
+    if "Loop" in ops or "Scan" in ops:
+        return "loop over time"
+    cells = any(layer.variant.form == "cell" for layer in graph.layers)
+    return "one step per call" if cells else "network over all steps" if graph.layers else "plain graph"
 
 
 def optimize(graph: Model, passes: Sequence[str] | None = None, **options: Any) -> tuple[SNNGraph, OptimizationReport]:

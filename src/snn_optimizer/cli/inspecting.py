@@ -17,12 +17,16 @@ __all__ = ["info", "passes"]
 @model_argument()
 @json_option
 def info(model: Path, *, as_json: bool) -> int:
-    """Show layers, neurons, synapses and neuron equations of MODEL."""
-    from snn_optimizer.ir import SNNGraph, equation  # noqa: PLC0415 - heavy; --help must be quick
+    """Show layers, neurons, synapses and neuron equations of MODEL.
 
-    graph = SNNGraph.from_onnx(model)
+    An export of a framework is raised first: what is shown is the network, not its unrolled nodes.
+    """
+    from snn_optimizer.api import raise_model  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.ir import equation  # noqa: PLC0415
+
+    raised = raise_model(model)
+    graph, module = raised.graph, raised.graph.module
     size = model.stat().st_size
-    module = graph.module
     weights = module.initializer_bytes()
     if as_json:
         print_json(
@@ -31,33 +35,46 @@ def info(model: Path, *, as_json: bool) -> int:
                 "bytes": size,
                 "weight_bytes": weights,
                 "opset": dict(module.opset_imports),
+                "form": raised.form,
+                "steps": raised.steps,
+                "producer": raised.producer,
                 "neurons": graph.total_neurons,
                 "parameters": graph.total_params,
                 "nonzero_parameters": graph.nonzero_params,
-                "nodes": module.count_nodes(),
+                "nodes": raised.nodes,
                 "functions": len(module.functions),
                 "metadata": dict(module.metadata),
-                "layers": [_layer(layer, equation(layer)) for layer in graph.layers],
+                "layers": [_layer(layer, equation(layer), raised.origins.get(layer.name)) for layer in graph.layers],
+                "not_raised": raised.refused,
             }
         )
         return 0
     click.echo(str(graph))
     opsets = ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in sorted(module.opset_imports.items()))
-    click.echo(f"  file {bytes_text(size)}, weights {bytes_text(weights)}; {opsets}; {len(module.functions)} functions")
+    click.echo(f"  file {bytes_text(size)}, {raised.nodes:,} nodes, weights {bytes_text(weights)}; {opsets}")
+    came = f" from {raised.producer}" if raised.producer else ""
+    count = f", T={raised.steps}" if raised.steps else ""
+    click.echo(f"  {raised.form}{count}{came}")
+    classes = dict.fromkeys(origin for origin in raised.origins.values() if origin)
+    if classes:
+        click.echo(f"  neurons written by {', '.join(classes)}")
     for key, value in sorted(module.metadata.items()):
         click.echo(f"  {key}: {value}")
+    for reason in raised.refused:
+        click.echo(f"  not raised: {reason}")
     if not graph.layers:
-        click.echo("  no ai.snn neurons: the model is optimized as a plain graph")
+        click.echo("  no neurons found: the model is optimized as a plain graph")
     return 0
 
 
-def _layer(layer: Any, text: str) -> dict[str, Any]:
+def _layer(layer: Any, text: str, origin: str | None) -> dict[str, Any]:
     return {
         "name": layer.name,
         "neuron_type": layer.neuron_type,
         "neurons": layer.n_neurons,
         "inputs": layer.n_inputs,
         "equation": text,
+        "origin": origin,
         "synapses": [{"name": p.node.name, "op": p.node.op, "shape": list(p.shape)} for p in layer.projections],
     }
 

@@ -55,6 +55,9 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--max-decision-change", type=float, help="Budget: this fraction of samples may be decided otherwise.")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
 @input_range_option
+@click.option(
+    "--emit", type=click.Choice(["sequence", "step", "scan"]), help="Form of the result.  [default: as it came]"
+)
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.json or .md).")
@@ -105,6 +108,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
             limit=options["bisect_limit"],
+            emit=options["emit"] or "",
             frontend=frontend_of(options["states"], options["custom_ops"]),
             instruments=_instruments(options),
             progress=progress,
@@ -226,6 +230,8 @@ def _print_verdict(report: OptimizationReport, output: Path | None, options: dic
     if report.exactness == "lossy" and report.evidence.verdict == "DIFFERENT":
         verdict = verdict.replace("DIFFERENT", "LOSSY, within the budget", 1)
     click.echo(f"verdict  {verdict}")
+    if report.form:
+        click.echo(f"form     {report.form}")
     if output is not None and not options["dry_run"]:
         click.echo(f"wrote    {output} in {report.seconds:.1f} s")
 

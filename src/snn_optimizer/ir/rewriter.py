@@ -251,6 +251,12 @@ class Rewriter:
                 self.set_attribute(node, name, value)
         self.changes += 1
 
+    def rename(self, node: Node, hint: str) -> None:
+        """Give a node another name; a number is appended when the name is taken."""
+        if node.name != hint:
+            node.name = self._fresh_node(hint)
+            self.changes += 1
+
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of a node; None removes it."""
         old = node.attrs.get(name)

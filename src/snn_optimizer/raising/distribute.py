@@ -50,8 +50,10 @@ class _Plan:
     nodes: list[Node]
 
 
-def distribute(rewriter: Rewriter, step: StepGraph, index: GraphIndex, shapes: Shapes, sequences: Sequences) -> int:
-    """Replace a ``Scan`` by its components; return how many nodes left the loop.
+def distribute(
+    rewriter: Rewriter, step: StepGraph, index: GraphIndex, shapes: Shapes, sequences: Sequences
+) -> list[tuple[Node, str]]:
+    """Replace a ``Scan`` by its components; return the nodes that left the loop, with the names they had.
 
     Raises
     ------
@@ -70,6 +72,7 @@ class _Distributor:
     sequences: Sequences
     timed: dict[int, Timed] = field(default_factory=dict)
     finals: dict[int, Value] = field(default_factory=dict)
+    moved: list[tuple[Node, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         assert self.step.scan is not None  # a loop over time
@@ -85,25 +88,22 @@ class _Distributor:
     def scanned(self) -> int:
         return int(self.scan.attrs["num_scan_inputs"])
 
-    def run(self) -> int:
+    def run(self) -> list[tuple[Node, str]]:
         plans = self._plans()
         if all(plan.kind == "loop" for plan in plans):
             raise Undistributed("one-loop", "every node depends on its own past")
         self._check(plans)
         self._inputs()
         self.steps = self._steps()
-        moved = 0
         for number, plan in enumerate(plans):
             if plan.kind == "map":
                 self._map(plan.nodes[0])
-                moved += 1
             elif plan.kind == "neuron":
                 self._neuron(plan.nodes[0])
-                moved += 1
             else:
                 self._loop(plan.nodes, number)
         self._outputs()
-        return moved
+        return self.moved
 
     # -------------------------------------------------------------------- plan
 
@@ -222,7 +222,7 @@ class _Distributor:
                 inputs[slot] = self.rewriter.constant("shape", array)
             for slot in ruled.spread:
                 inputs[slot] = self.sequences.spread(parts[slot], self.steps)
-        self.rewriter.add_like(self.graph, node, inputs, made)
+        self.moved.append((self.rewriter.add_like(self.graph, node, inputs, made), node.name))
         for value, result in zip(node.outputs, made, strict=True):
             if result is not None:
                 self.timed[id(value)] = Timed(result, self.shapes.shape(value), constant=not any(varying))
@@ -262,6 +262,7 @@ class _Distributor:
         call = self.rewriter.add(
             self.graph, variant.op_type, inputs, results, variant.attributes(), ops.DOMAIN, node.name or None
         )
+        self.moved.append((call, node.name))
         origin = module.sidecar.origin(node)
         if origin is not None:
             module.sidecar.set_origin(call, origin)
@@ -319,7 +320,8 @@ class _Distributor:
                 renamed[id(value)] = self.rewriter.value(value.name, value.dtype, value.shape)
         for node in nodes:
             inputs = [None if is_missing(v) else renamed.get(id(v), v) for v in node.inputs]
-            self.rewriter.add_like(body, node, inputs, [renamed[id(v)] for v in node.outputs])
+            made_like = self.rewriter.add_like(body, node, inputs, [renamed[id(v)] for v in node.outputs])
+            self.moved.append((made_like, node.name))
         leaving = self._leaving(nodes, owned)
         outputs: list[Value] = []
         taken: set[int] = set()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from snn_optimizer import ops
 from snn_optimizer.ir import GraphIndex, Module, Node, Rewriter, Shapes, Value
 from snn_optimizer.ops import Meaning, NeuronVariant, NotUnderstood, meaning
+from snn_optimizer.raising.naming import origin_class, population_name
 from snn_optimizer.raising.regions import TESTS, Region, regions_of
 from snn_optimizer.raising.step_graph import StepGraph
 from snn_optimizer.raising.transcribe import Transcript, Untranscribed, transcribe
@@ -18,11 +19,12 @@ _LARGEST = 64  # nodes of a region
 
 @dataclass(frozen=True, slots=True)
 class Recognized:
-    """A neuron that replaced the nodes of a region."""
+    """A neuron that replaced the nodes of a region; ``origin`` is the framework's class, where the file says."""
 
     node: Node
     variant: NeuronVariant
     meaning: Meaning
+    origin: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,9 @@ def _replace(
         variant = replace(
             variant, reset=sense.reset, reset_delay=sense.reset_delay, fire=sense.fire, max_spikes=sense.max_spikes
         )
+    origin = origin_class(rewriter.module, region.nodes.values())
     node = _call(rewriter, step, region, transcript, variant, twin if variant.operator == "LI" else None)
-    return Recognized(node, variant, sense)
+    return Recognized(node, variant, sense, origin)
 
 
 def _readout(region: Region, index: GraphIndex) -> Value | None:
@@ -143,11 +146,13 @@ def _call(
             inputs.append(rewriter.constant(declared.name, transcript.parameters[declared.name]))
     afters = [by_name[name][1] for name in _state_names(variant)]
     last = region.states[-1].after
-    rewriter.erase(list(region.nodes.values()))
+    nodes = list(region.nodes.values())
+    found = population_name(module, nodes)
+    rewriter.erase(nodes)
     spikes = transcript.spikes or readout
     if spikes is None:
         spikes = rewriter.value(f"{last.name}_out", last.dtype, last.shape)
-    name = (spikes.name or last.name).replace("/", "_").strip("_")
+    name = found or (spikes.name or last.name).replace("/", "_").strip("_")
     attributes = variant.attributes()
     node = rewriter.add(step.graph, variant.op_type, inputs, [spikes, *afters], attributes, ops.DOMAIN, name)
     module.add_function(ops.function_proto(variant, _opset(module)))

@@ -274,6 +274,7 @@ class _Roller:
                 rewriter.set_input(node, slot, self._single(*place))
         finals = [(value, self._single(*place)) for value, place in outputs if place is not None]
         models = [(model, inputs, made, dict(model.attrs)) for model, inputs, made in bodies]
+        self.origins = {id(model): rewriter.module.sidecar.origin(model) for model, _, _ in bodies}
         rewriter.erase(self.doomed)
         scan = self._scan(name, models, starts)
         for value, source in finals:
@@ -345,7 +346,10 @@ class _Roller:
             rewriter.add(body, "Unsqueeze", [element[1], axes], [kept])
         for model, inputs, made, held in self._live(models):
             results_of = [None if is_missing(value) else value for value in made]
-            rewriter.add(body, model.op, inputs, results_of, held, model.domain or "", model.name or None)
+            node = rewriter.add(body, model.op, inputs, results_of, held, model.domain or "", model.name or None)
+            origin = self.origins[id(model)]
+            if origin is not None:
+                rewriter.module.sidecar.set_origin(node, origin)
         outputs: list[Value] = []
         taken: set[int] = {id(v) for v in body.inputs}
 

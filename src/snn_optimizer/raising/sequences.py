@@ -60,6 +60,7 @@ class Sequences:
         self.graph = rewriter.module.graph
         self.shapes = shapes
         self._known: dict[tuple[int, Layout], Timed] = {}
+        self._values: dict[int, Value] = {}
         self._steps: dict[int, Value] = {}
         self._spread: dict[tuple[int, object], Value] = {}
         self._split: dict[tuple[int, Shape], Value] = {}
@@ -67,6 +68,15 @@ class Sequences:
     def remember(self, value: Value, layout: Layout, timed: Timed) -> None:
         """Note that a value of the main graph, in this layout, is ``timed``."""
         self._known[id(value), layout] = timed
+
+    def adopt(self) -> None:
+        """Let what read a tensor of all steps and samples in one axis read the one that was made for the loops."""
+        for (key, layout), timed in self._known.items():
+            old = self._values.get(key)
+            if old is None or not layout.flat or layout.axis or timed.constant or old is timed.value:
+                continue
+            if not is_constant(old) and old.inputs:
+                self.rewriter.replace_uses(old, timed.value)
 
     # ------------------------------------------------------------------- steps
 
@@ -145,6 +155,7 @@ class Sequences:
             if found is None:
                 return None
             self._known[key] = found
+            self._values[id(value)] = value
         return self._known[key]
 
     def _through(self, value: Value, layout: Layout) -> Timed | None:

@@ -63,6 +63,8 @@ class OptimizationReport:
         On the labelled data given for testing (else for calibration).
     outputs_changed, decisions_changed : float or None
         Fractions of spikes and of decisions that changed on the same data.
+    form : str
+        What was found when the result was written in another form; empty when it was not.
     warnings : list of str
     """
 
@@ -80,6 +82,7 @@ class OptimizationReport:
     decisions_changed: float | None = None
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    form: str = ""
 
     @property
     def params_before(self) -> int:
@@ -155,6 +158,7 @@ class OptimizationReport:
             "outputs_changed": self.outputs_changed,
             "decisions_changed": self.decisions_changed,
             "seconds": self.seconds,
+            "form": self.form,
             "warnings": list(self.warnings),
             "passes": [result.to_json() for result in self.pass_results],
         }

@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from snn_optimizer.ir import GraphIndex, Rewriter, Shapes, SNNGraph
+from snn_optimizer.ir import GraphIndex, Node, Rewriter, Shapes, SNNGraph
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.raising.distribute import Undistributed, distribute
 from snn_optimizer.raising.sequences import Sequences
@@ -43,6 +43,7 @@ class DistributeTime(Pass):
             return outcome
         rewriter, index, shapes = Rewriter(module), GraphIndex(module), Shapes.compute(module, declared=False)
         sequences = Sequences(rewriter, shapes)
+        renamed: list[tuple[Node, str]] = []
         for step in steps:
             assert step.scan is not None  # a loop over time
             place = step.scan.name
@@ -52,8 +53,15 @@ class DistributeTime(Pass):
                 context.missed(Refusal(refusal.rule, str(refusal)), place)
                 continue
             outcome.changes += 1
-            outcome.count("nodes", moved)
-            context.applied("distributed", place, f"{moved} nodes run over all steps at once", nodes=moved)
+            renamed += moved
+            outcome.count("nodes", len(moved))
+            context.applied("distributed", place, f"{len(moved)} nodes run over all steps at once", nodes=len(moved))
         if outcome.changes:
+            sequences.adopt()
             rewriter.finish()
+            names = Rewriter(module)  # the names in the loops are free now
+            for node, name in renamed:
+                if name and not rewriter.is_erased(node) and node.outputs:
+                    names.rename(node, name)
+            names.finish()
         return outcome

@@ -58,7 +58,7 @@ class RecognizeNeurons(Pass):
             for neuron in found:
                 outcome.changes += 1
                 outcome.count(neuron.variant.operator)
-                context.applied("recognized", neuron.node.name, neuron.variant.arithmetic)
+                context.applied("recognized", neuron.node.name, neuron.variant.arithmetic, origin=neuron.origin)
             for region in left:
                 context.missed(Refusal(region.rule, region.reason), f"state '{region.state}'")
         rewriter.finish()
