@@ -34,6 +34,8 @@ Array = npt.NDArray[np.floating[Any]]
 
 _LONGEST: Final = 4096  # characters; a step of a neuron has a few dozen operations
 _STATES: Final = ("i", "v")
+_LARGEST: Final = 2000  # operations with all statements written into each other
+_IDENTIFIER: Final = re.compile(r"(?!x[0-9]$)[a-z][a-z0-9_]{0,31}")
 _CURRENT: Final = re.compile(r"x[0-9]?")
 _BINARY: Final = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 _FROM_AST: Final[Mapping[type[ast.operator], str]] = {
@@ -196,7 +198,10 @@ class Program:
         ValueError
             If the text is no such statements; the message says what is wrong.
         """
-        return _parse(text)
+        try:
+            return _parse(text)
+        except RecursionError as error:
+            raise ValueError("arithmetic is nested too deeply") from error
 
 
 def is_program(arithmetic: str) -> bool:
@@ -219,13 +224,17 @@ def _parse(text: str) -> Program:
         raise ValueError(f"arithmetic is longer than {_LONGEST} characters")
     statements: list[tuple[str, Expression]] = []
     given: set[str] = set()
+    sizes: dict[str, int] = {}
     for part in text.split(";"):
         name, equals, body = part.partition("=")
         name = name.strip()
-        if not equals or not name.isidentifier() or name in given or _CURRENT.fullmatch(name) or name in _STATES:
+        if not equals or not _IDENTIFIER.fullmatch(name) or name in given or name in (*_STATES, "x"):
             raise ValueError(f"'{part.strip()}' is no statement 'name = expression' of a new name")
         given.add(name)
         statements.append((name, _read_expression(body.strip())))
+        sizes[name] = _size(statements[-1][1], sizes)
+        if sizes[name] > _LARGEST:
+            raise ValueError(f"arithmetic has more than {_LARGEST} operations written out")
     program = Program(tuple(statements))
     if "v_next" not in given:
         raise ValueError("arithmetic must give v_next")
@@ -234,11 +243,18 @@ def _parse(text: str) -> Program:
     return program
 
 
+def _size(expression: Expression, sizes: Mapping[str, int]) -> int:
+    """Return the number of operations with earlier statements written in."""
+    if expression.operation == "name":
+        return sizes.get(expression.symbol, 0)
+    return 1 + sum(_size(operand, sizes) for operand in expression.operands)
+
+
 def _read_expression(text: str) -> Expression:
     try:
         tree = ast.parse(text, mode="eval").body
         return _convert(tree)
-    except (SyntaxError, RecursionError, MemoryError) as error:
+    except (SyntaxError, RecursionError, MemoryError, TypeError, OverflowError) as error:
         raise ValueError(f"'{text[:60]}' is no expression") from error
 
 
@@ -249,8 +265,10 @@ def _convert(node: ast.expr) -> Expression:
         return Expression.name(node.id)
     if isinstance(node, ast.Constant) and type(node.value) is float:
         return Expression.literal(node.value)
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub) and isinstance(node.operand, ast.Constant):
-        return Expression.literal(-float(node.operand.value))  # type: ignore[arg-type]  # a float literal has a float
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        operand = _convert(node.operand)
+        if operand.operation == "number" and operand.number > 0:
+            return Expression.literal(-operand.number)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
         arity = _ARITY.get(node.func.id)
         if arity is not None and arity == len(node.args):

@@ -215,6 +215,8 @@ class _Reader:
 
     def _readout(self, quiet: _Run, synaptic: Affine) -> Meaning:
         charge = dict(quiet.values["v_next"])
+        if not set(charge) & {*self.program.currents, "i"}:
+            raise NotUnderstood("the potential does not integrate a current")
         return Meaning("LI", "subtract", 0, "gt", 1, charge, synaptic, None, None, quiet.clamped)
 
     def _spiking(self, quiet: _Run, fire: str, synaptic: Affine) -> Meaning:

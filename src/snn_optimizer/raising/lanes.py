@@ -129,6 +129,7 @@ class _Builder:
 
     def build(self) -> Loop:
         first = last = 0
+        found: _NotALoop | None = None
         for folded in (True, False):
             self._schedule(folded=folded)
             first = max(lane.offset for lane in self.lanes)
@@ -139,10 +140,18 @@ class _Builder:
             try:
                 loop = self._proved(0, last)
                 FirstStep(loop, self.shift, self.steps).absorb()
-            except (_NotALoop, Unexplained):
+            except Unexplained:
+                continue
+            except _NotALoop as error:
+                if found is None or error.irregular.step > found.irregular.step:
+                    found = error
                 continue
             return loop
-        return self._proved(first, last)
+        try:
+            return self._proved(first, last)
+        except _NotALoop as error:
+            # the attempt that came furthest says best what is wrong
+            raise found if found is not None and found.irregular.step > error.irregular.step else error from None
 
     def _proved(self, first: int, last: int) -> Loop:
         loop = Loop(first, last, self._in_order(last - 1))
@@ -150,7 +159,25 @@ class _Builder:
             loop.owner.update((id(node), (lane, lane.offset + p)) for p, node in enumerate(lane.nodes))
         for lane in loop.lanes:
             loop.operands[id(lane)] = self._prove(loop, lane)
+        self._check_outside(loop)
         return loop
+
+    def _check_outside(self, loop: Loop) -> None:
+        """Make sure that nothing the loop is given is computed from its own steps, but for its first one."""
+        pending: list[Value] = []
+        for operands in loop.operands.values():
+            pending += [operand.value for operand in operands if operand.value is not None]
+            pending += [operand.step.source for operand in operands if operand.step is not None]
+        seen: set[int] = set()
+        while pending:
+            node = producer_of(pending.pop())
+            if node is None or id(node) in seen:
+                continue
+            seen.add(id(node))
+            place = loop.owner.get(id(node))
+            if place is not None and place[1] > loop.first:
+                raise _NotALoop("needs-itself", place[1], node, "all steps read something made of it")
+            pending.extend(node.inputs)
 
     # --------------------------------------------------------------- schedule
 

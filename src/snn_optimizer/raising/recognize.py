@@ -58,6 +58,7 @@ def _replace(
 ) -> Recognized:
     if len(region.nodes) > _LARGEST:
         raise Untranscribed("too-large", f"{len(region.nodes)} nodes around one state")
+    _check_convex(region, index)
     twin = _readout(region, index)
     spikes = None if twin is not None else _spikes(region, index, states)
     rank = shapes.rank(region.states[-1].before)
@@ -75,6 +76,22 @@ def _replace(
     origin = origin_class(rewriter.module, region.nodes.values())
     node = _call(rewriter, step, region, transcript, variant, twin if variant.operator == "LI" else None)
     return Recognized(node, variant, sense, origin)
+
+
+def _check_convex(region: Region, index: GraphIndex) -> None:
+    """Make sure that no current of the neuron depends on what the neuron gives in the same step."""
+    pending = [value for node in region.nodes.values() for value in node.outputs]
+    seen: set[int] = set()
+    while pending:
+        for use in index.consumers(pending.pop()):
+            if id(use.node) in seen or id(use.node) in region.nodes:
+                continue
+            seen.add(id(use.node))
+            if any(id(after.node) in region.nodes for value in use.node.outputs for after in index.consumers(value)):
+                raise Untranscribed(
+                    "needs-itself", f"a current depends on the neuron's own output by '{use.node.name}'"
+                )
+            pending.extend(use.node.outputs)
 
 
 def _readout(region: Region, index: GraphIndex) -> Value | None:

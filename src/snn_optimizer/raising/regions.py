@@ -17,6 +17,7 @@ from snn_optimizer.raising.step_graph import State, StepGraph
 
 __all__ = ["ELEMENTWISE", "TESTS", "Region", "regions_of"]
 
+_FLOAT = 1  # element type
 TESTS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
 ELEMENTWISE = TESTS | {
     "Abs", "Add", "Cast", "Div", "Floor", "Identity", "Max", "Min", "Mul", "Neg", "Relu", "Sign", "Sub",
@@ -71,7 +72,7 @@ class _Finder:
         pending = [start]
         while pending:
             for node in self._consumers(pending.pop()):
-                if not through_tests and node.op in TESTS:
+                if not through_tests and _counts(node):
                     continue
                 for value in node.outputs:
                     if id(value) not in found:
@@ -164,6 +165,11 @@ class _Finder:
             if sum(constants) == 1 and (node.op == "Mul" or constants[1]) and lone and not self.index.output_of(value):
                 region.nodes[id(node)] = node
                 pending.extend(node.inputs)
+
+
+def _counts(node: Node) -> bool:
+    """Tell whether a node makes whole numbers of a potential: a test, or the count of several spikes."""
+    return node.op in TESTS or node.op == "Floor" or (node.op == "Cast" and int(node.attrs["to"]) != _FLOAT)
 
 
 def _gives_spikes(node: Node) -> bool:

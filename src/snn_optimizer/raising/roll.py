@@ -7,7 +7,7 @@ step of a state its final value, and any other step is picked from a stack.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +54,21 @@ class _Stack:
     result: Value
 
 
+@dataclass(eq=False, slots=True)
+class _Concatenation:
+    """A node that joins a value of all steps: from input ``slot`` on, along ``axis``.
+
+    ``merged`` is the shape after joining the new axis with the one behind it, where the steps were
+    joined along an axis they had.
+    """
+
+    node: Node
+    slot: int
+    source: Value
+    axis: int
+    merged: list[int] | None
+
+
 def roll(rewriter: Rewriter, index: GraphIndex, shapes: Shapes, loop: Loop, name: str) -> Node:
     """Replace the nodes of a loop by a ``Scan`` and return it.
 
@@ -80,7 +95,7 @@ class _Roller:
         self.made: dict[int, list[Value]] = {}
         self.scanned: dict[Hashable, tuple[Value, Value, int]] = {}
         self.expanded: dict[int, Value] = {}
-        self.stacks: dict[tuple[int, int, int], _Stack] = {}
+        self.stacks: dict[tuple[int, int], _Stack] = {}
         self.doomed = [
             node for lane in self.loop.lanes for p, node in enumerate(lane.nodes) if self._inside(lane.offset + p)
         ]
@@ -178,6 +193,9 @@ class _Roller:
             if not isinstance(r.initial, np.ndarray)
             and self.initials.needs(r.initial, r.lane.nodes[-1].outputs[r.output])
         ]
+        for operands in self.loop.operands.values():
+            pending += [operand.value for operand in operands if operand.value is not None]
+            pending += [operand.step.source for operand in operands if operand.step is not None]
         seen: set[int] = set()
         while pending:
             value = pending.pop()
@@ -213,33 +231,44 @@ class _Roller:
     def _plan_stacks(self, uses: list[tuple[Node, int]]) -> None:
         """Let concatenations of all steps read one stack."""
         readers: dict[int, Node] = {id(node): node for node, _ in uses if is_standard(node, "Concat")}
-        self.concatenations: list[tuple[Node, int, Lane, int, int]] = []
+        self.concatenations: list[_Concatenation] = []
         for node in readers.values():
             places = [self._place(value) for value in node.inputs]
-            first = next(slot for slot, place in enumerate(places) if place is not None)
+            first = next((slot for slot, place in enumerate(places) if place is not None), None)
+            if first is None:
+                continue
             run = places[first : first + self.loop.steps]
             lane, output, step = places[first] or (self.loop.lanes[0], 0, 0)
             wanted = [(lane, output, step + offset) for offset in range(self.loop.steps)]
-            if step == self.loop.first and run == wanted:
-                base = self._unsqueezed(lane, int(node.attrs["axis"]))
-                if base is not None:
-                    self.concatenations.append((node, first, base[0], base[1], int(node.attrs["axis"])))
+            if step != self.loop.first or run != wanted:
+                continue
+            axis = int(node.attrs["axis"])
+            source = self._unsqueezed(lane, axis)
+            if source is not None:
+                self.concatenations.append(_Concatenation(node, first, source, axis, None))
+                continue
+            shape = self.shapes.shape(node.inputs[first])
+            if shape is None or len(node.inputs) != self.loop.steps:
+                continue
+            at = axis + len(shape) if axis < 0 else axis
+            if all(isinstance(size, int) for size in shape[at + 1 :]):
+                merged = [0] * at + [-1, *(int(size) for size in shape[at + 1 :] if isinstance(size, int))]
+                self.concatenations.append(_Concatenation(node, first, self.made[id(lane)][output], at, merged))
 
-    def _unsqueezed(self, lane: Lane, axis: int) -> tuple[Lane, int] | None:
-        """Return the lane whose values a lane only gives the axis of the stack."""
+    def _unsqueezed(self, lane: Lane, axis: int) -> Value | None:
+        """Return the value of the step that a lane only gives the axis of the stack."""
         model = lane.nodes[-1]
         if not is_standard(model, "Unsqueeze") or len(model.inputs) < 2:
             return None
         axes = array_of(model.inputs[1])
         operand = self.loop.operands[id(lane)][0]
-        if axes is None or axes.size != 1 or int(axes.reshape(())) != axis:
+        if axes is None or axes.size != 1 or int(axes.reshape(())) != axis or operand.lane is None:
             return None
-        return (operand.lane, operand.output) if operand.lane is not None and operand.lag == 0 else None
+        return self._read(operand)
 
-    def _stack(self, lane: Lane, output: int, axis: int, result: Value | None = None) -> Value:
-        key = id(lane), output, axis
+    def _stack(self, source: Value, axis: int, result: Value | None = None) -> Value:
+        key = id(source), axis
         if key not in self.stacks:
-            source = self.made[id(lane)][output]
             stacked = result or self.rewriter.value(f"{source.name}_stack", source.dtype, None)
             self.stacks[key] = _Stack(source, axis, stacked)
         return self.stacks[key].result
@@ -260,18 +289,18 @@ class _Roller:
             for value in self.graph.outputs
             if value.inputs and self._place(value) is not None
         ]
-        results = {id(c[0]): c[0].outputs[0] for c in self.concatenations if len(c[0].inputs) == self.loop.steps}
-        whole = [c for c in self.concatenations if id(c[0]) in results]
-        rewriter.erase([c[0] for c in whole])
-        for node, _, lane, output, axis in whole:
-            self._replace(results[id(node)], lane, output, axis)
-        gone = {id(c[0]) for c in whole}
-        partial = {id(c[0]): c for c in self.concatenations if id(c[0]) not in gone}
-        self._shorten(partial, places)
+        whole = [c for c in self.concatenations if len(c.node.inputs) == self.loop.steps]
+        results = [c.node.outputs[0] for c in whole]
+        rewriter.erase([c.node for c in whole])
+        for concatenation, result in zip(whole, results, strict=True):
+            self._replace(result, concatenation)
+        gone = {id(c.node) for c in whole}
+        partial = {id(c.node): c for c in self.concatenations if id(c.node) not in gone}
         for node, slot in uses:
             place = places[id(node), slot]
             if id(node) not in gone and id(node) not in partial and place is not None:
                 rewriter.set_input(node, slot, self._single(*place))
+        self._shorten(partial)
         finals = [(value, self._single(*place)) for value, place in outputs if place is not None]
         models = [(model, inputs, made, dict(model.attrs)) for model, inputs, made in bodies]
         self.origins = {id(model): rewriter.module.sidecar.origin(model) for model, _, _ in bodies}
@@ -281,27 +310,26 @@ class _Roller:
             rewriter.add(self.graph, "Identity", [source], [value])
         return scan
 
-    def _replace(self, value: Value, lane: Lane, output: int, axis: int) -> None:
-        """Let what a concatenation made be the stack."""
-        stacked = self._stack(lane, output, axis, value)
+    def _replace(self, value: Value, concatenation: _Concatenation) -> None:
+        """Let what a concatenation made be the stack, or the stack with two axes joined."""
+        if concatenation.merged is not None:
+            stacked = self._stack(concatenation.source, concatenation.axis)
+            shape = self.rewriter.constant("joined", np.array(concatenation.merged, np.int64))
+            self.rewriter.add(self.graph, "Reshape", [stacked, shape], [value])
+            return
+        stacked = self._stack(concatenation.source, concatenation.axis, value)
         if stacked is not value:
             if self.index.output_of(value):
                 self.rewriter.add(self.graph, "Identity", [stacked], [value])
             else:
                 self.rewriter.replace_uses(value, stacked)
 
-    def _shorten(
-        self,
-        partial: dict[int, tuple[Node, int, Lane, int, int]],
-        places: dict[tuple[int, int], tuple[Lane, int, int] | None],
-    ) -> None:
+    def _shorten(self, partial: Mapping[int, _Concatenation]) -> None:
         """Let concatenations of more than the loop's steps read one stack in place of these steps."""
-        for node, first, lane, output, axis in partial.values():
-            stacked = self._stack(lane, output, axis)
-            inputs = [*node.inputs[:first], stacked, *node.inputs[first + self.loop.steps :]]
-            self.rewriter.retarget(node, node.op, inputs)
-            for slot in range(len(node.inputs)):
-                places.pop((id(node), slot), None)
+        for one in partial.values():
+            stacked = self._stack(one.source, one.axis)
+            kept = [*one.node.inputs[: one.slot], stacked, *one.node.inputs[one.slot + self.loop.steps :]]
+            self.rewriter.retarget(one.node, one.node.op, kept)
 
     def _single(self, lane: Lane, output: int, step: int) -> Value:
         """Return the value of one step: the final state, or picked from a stack."""
@@ -309,7 +337,7 @@ class _Roller:
             for register in self.registers.values():
                 if register.lane is lane and register.output == output and register.age == 1:
                     return register.final
-        stacked = self._stack(lane, output, 0)
+        stacked = self._stack(self.made[id(lane)][output], 0)
         picked = self.rewriter.value(f"{stacked.name}_{step}", stacked.dtype, None)
         at = self.rewriter.constant("step", np.array(step - self.loop.first, np.int64))
         self.rewriter.add(self.graph, "Gather", [stacked, at], [picked], {"axis": 0})

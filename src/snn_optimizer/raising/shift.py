@@ -84,6 +84,7 @@ class Shift:
                 self._follow_neighbours([producer_of(value) for value in node.inputs])
         for readers in self._readers_of_weights():
             self._follow_neighbours([node for node in readers if id(node) not in self.after])
+        self._follow_sequences()
         self._extend()
 
     def key(self, node: Node) -> Hashable:
@@ -136,6 +137,27 @@ class Shift:
             for node, value in readers if len(readers) > 1 else ():
                 groups[self.value_key(value)].append(node)
             yield from (group for group in groups.values() if len(group) > 1)
+
+    def _follow_sequences(self) -> None:
+        """Let readers of neighbouring steps of a sequence correspond, where nothing else told."""
+        trains: defaultdict[Hashable, dict[int, Value]] = defaultdict(dict)
+        for node in self._nodes:
+            for value in node.inputs:
+                step = self._steps.get(id(value))
+                if step is not None:
+                    trains[step.train][step.index] = value
+        for train in trains.values():
+            for index in sorted(train, reverse=True):
+                before = train.get(index - 1)
+                for node in train[index].outputs if before is not None else ():
+                    if id(node) in self.before or id(node) not in self.position or before is None:
+                        continue
+                    if any(id(value) in self._steps for value in node.outputs):  # it only drops the time axis
+                        continue
+                    slot = next(k for k, value in enumerate(node.inputs) if value is train[index])
+                    twin = self._twin(node, slot, before)
+                    if twin is not None:
+                        self.follow(node, twin)
 
     def _extend(self) -> None:
         """Follow nodes that read corresponding nodes, in the order of computation."""

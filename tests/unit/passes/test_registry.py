@@ -137,7 +137,9 @@ def test_the_three_spellings_of_a_name_agree(name):
     module, _, cls = registry.BUILTIN[name].partition(":")
     assert module.rpartition(".")[2] == name.replace("-", "_")
     assert cls == "".join(word.capitalize() for word in name.split("-"))
-    assert re.fullmatch(r"snn_optimizer\.passes\.(cleanup|lowering|raising|structure|weights)", module.rpartition(".")[0])
+    assert re.fullmatch(
+        r"snn_optimizer\.passes\.(cleanup|lowering|raising|structure|weights)", module.rpartition(".")[0]
+    )
 
 
 @pytest.mark.parametrize(
