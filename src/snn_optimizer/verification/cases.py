@@ -12,22 +12,37 @@ from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
-from snn_optimizer.verification.compare import Level, is_spike_valued
+from snn_optimizer.verification.compare import Comparison, Level, is_spike_valued
 from snn_optimizer.verification.stimuli import Stimulus
 
-__all__ = ["Case", "Original"]
+__all__ = ["Case", "Original", "Run"]
 
 Array = npt.NDArray[Any]
 
 
 @dataclass(slots=True, eq=False)
+class Run:
+    """One batch, and what the original put out on it.
+
+    Attributes
+    ----------
+    unchanged : tuple of spike outputs and Comparison, optional
+        What comparing the outputs with equal ones gives; kept because most candidates give equal ones.
+    """
+
+    batch: Dataset
+    outputs: dict[str, Array]
+    unchanged: tuple[tuple[str, ...], Comparison] | None = None
+
+
+@dataclass(slots=True, eq=False)
 class Case:
-    """A stimulus or the data, split into runs, with what the original put out."""
+    """A stimulus or the data, split into runs."""
 
     name: str
     data: Dataset
     generated: bool
-    runs: list[tuple[Dataset, dict[str, Array]]]
+    runs: list[Run]
 
 
 @dataclass(slots=True, eq=False)
@@ -55,9 +70,9 @@ class Original:
 
     def add(self, name: str, data: Dataset, *, generated: bool) -> None:
         """Run the original and keep its outputs."""
-        runs = [(batch, self.session.run(batch.feeds)) for batch in data.batches(self.batch_size)]
-        for _, outputs in runs:
-            for output, values in outputs.items():
+        runs = [Run(batch, self.session.run(batch.feeds)) for batch in data.batches(self.batch_size)]
+        for run in runs:
+            for output, values in run.outputs.items():
                 if values.dtype.kind == "f":
                     finite = np.abs(values, where=np.isfinite(values), out=np.zeros_like(values))
                     self.scales[output] = max(self.scales.get(output, 0.0), float(finite.max(initial=0)))
@@ -87,8 +102,8 @@ class Original:
         """Return the populations that fired on nothing; runs until all have fired."""
         populations = self.populations
         while self.observer is not None and self.looked < len(self.cases) and not self.fired.issuperset(populations):
-            for batch, _ in self.cases[self.looked].runs:
-                trains = self.observer.trains(batch.feeds)
+            for run in self.cases[self.looked].runs:
+                trains = self.observer.trains(run.batch.feeds)
                 self.fired.update(name for name, train in trains.items() if train.any())
             self.looked += 1
         return tuple(name for name in populations if name not in self.fired)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from snn_optimizer.verification import Level, compare_outputs
-from snn_optimizer.verification.compare import Comparison, is_spike_valued
+from snn_optimizer.verification.compare import Comparison, is_spike_valued, same_bits
 from tests.support import models
 
 SEQUENCE = {"y": (0, 1)}
@@ -156,3 +156,13 @@ def test_sums_keep_the_earlier_difference():
 )
 def test_spike_valued(values, expected):
     assert is_spike_valued(values) is expected
+
+
+def test_same_bits() -> None:
+    old = {"y": np.array([0.0, np.nan], np.float32)}
+    assert same_bits(old, {"y": old["y"].copy()})
+    assert not same_bits(old, {"y": np.array([-0.0, np.nan], np.float32)})
+    assert not same_bits(old, {"y": old["y"].astype(np.float64)})
+    assert not same_bits(old, {"y": old["y"][None]})
+    text = {"y": np.array(["a"], object)}
+    assert not same_bits(text, text)

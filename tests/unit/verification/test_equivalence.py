@@ -353,3 +353,28 @@ def test_json_has_plain_types():
     assert record["spikes_differing"] == found.spikes_differing
     assert record["first_difference"].startswith(found.first_case)
     assert {type(value) for value in record.values()} <= {str, int, float, list, bool, type(None)}
+
+
+def test_a_candidate_judged_last_is_not_run_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = grid_mlp()
+    referee = Referee(model)
+    verdicts = [referee.check(model, exactness="bitwise")]
+    monkeypatch.setattr(Session, "run", lambda *_: pytest.fail("ran again"))
+    verdicts.append(referee.check(model, exactness="bitwise"))
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0].spikes_seen > 0
+
+
+def test_a_wrong_candidate_between_equal_ones_is_caught() -> None:
+    model = grid_mlp()
+    referee = Referee(model)
+    candidates = [model, nudged(model, "fc1.weight", 0.5, everywhere=True), model]
+    found = [referee.check(candidate, exactness="bitwise") for candidate in candidates]
+    assert [each.verdict for each in found] == [Verdict.EQUIVALENT, Verdict.DIFFERENT, Verdict.EQUIVALENT]
+    assert found[0].spikes_seen == found[2].spikes_seen > 0
+
+
+def test_a_model_of_one_sample_a_run_is_judged_on_fewer_samples() -> None:
+    model, single = grid_mlp(), grid_mlp(batch=1)
+    many, few = (verify(each, each, exactness="bitwise", seekers=False).samples for each in (model, single))
+    assert many == 4 * few
