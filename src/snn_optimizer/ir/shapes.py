@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 import onnx
 
 from snn_optimizer import ops
 from snn_optimizer.ir.module import Module
+from snn_optimizer.ir.reshapes import Reshapes
 from snn_optimizer.ir.types import Dimension, Graph, Value, bodies_of, is_constant, shape_of_constant
 
 __all__ = ["Shape", "Shapes"]
 
 Shape = tuple[Dimension, ...]
+_ROUNDS = 64  # of inference; a layer that folds time into the batch takes two
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +44,8 @@ class Shapes:
         if not declared:
             proto.graph.ClearField("value_info")
         inferred = _infer(proto)
-        if not declared and _resolve_reshapes(proto, inferred):
-            inferred = _infer(proto)
+        if not declared:
+            inferred = _followed(proto, inferred)
         found: dict[int, Shape | None] = {}
         _collect(module.graph, inferred.graph, {}, found)
         if not declared:
@@ -70,33 +71,18 @@ def _infer(proto: onnx.ModelProto) -> onnx.ModelProto:
         return proto
 
 
-def _resolve_reshapes(proto: onnx.ModelProto, inferred: onnx.ModelProto) -> bool:
-    """Declare the results of reshapes that keep a symbolic first axis, which inference loses; tell whether any."""
-    known = {info.name: _read(info.type) for info in (*inferred.graph.input, *inferred.graph.value_info)}
-    targets = {tensor.name: tensor for tensor in proto.graph.initializer}
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and node.output and node.attribute and node.attribute[0].name == "value":
-            targets[node.output[0]] = node.attribute[0].t
-    symbols = {size for info in proto.graph.input for size in _read(info.type) or () if isinstance(size, str)}
-    resolved = False
-    for node in proto.graph.node:
-        if node.op_type != "Reshape" or node.domain or node.input[1] not in targets:
-            continue
-        given = known.get(node.input[0])
-        after = known.get(node.output[0])
-        tensor = targets[node.input[1]]
-        if not given or not after or given[0] not in symbols or after[0] in symbols or tensor.external_data:
-            continue
-        target = [int(n) for n in onnx.numpy_helper.to_array(tensor)]
-        rest = given[1:]
-        sizes = [n for n in rest if isinstance(n, int)]
-        keeps = len(sizes) == len(rest) and all(n > 0 for n in target[1:]) and prod(sizes) == prod(target[1:])
-        if target and target[0] == -1 and keeps:
-            info = proto.graph.value_info.add(name=node.output[0])
-            info.CopyFrom(onnx.helper.make_tensor_value_info(node.output[0], 1, [given[0], *target[1:]]))
-            known[node.output[0]] = (given[0], *target[1:])
-            resolved = True
-    return resolved
+def _followed(proto: onnx.ModelProto, inferred: onnx.ModelProto) -> onnx.ModelProto:
+    """Infer again with what reshapes leave of the symbols of the inputs, until nothing new is found."""
+    reshapes = Reshapes(proto)
+    if not reshapes.products:
+        return inferred
+    for _ in range(_ROUNDS):
+        infos = (*inferred.graph.input, *inferred.graph.value_info)
+        known = {info.name: shape for info in infos if (shape := _read(info.type)) is not None}
+        if not reshapes.resolve(known, {info.name: info.type.tensor_type.elem_type for info in infos}):
+            break
+        inferred = _infer(proto)
+    return inferred
 
 
 def _complete_declared(graph: Graph, found: dict[int, Shape | None]) -> None:

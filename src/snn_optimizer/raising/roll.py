@@ -69,6 +69,13 @@ class _Concatenation:
     merged: list[int] | None
 
 
+def _copied(value: Value) -> Value:
+    """Return what a value is a copy of: exporters leave an Identity behind a single step."""
+    while value.inputs and is_standard(value.inputs[0], "Identity"):
+        value = value.inputs[0].inputs[0]
+    return value
+
+
 def roll(rewriter: Rewriter, index: GraphIndex, shapes: Shapes, loop: Loop, name: str) -> Node:
     """Replace the nodes of a loop by a ``Scan`` and return it.
 
@@ -230,10 +237,17 @@ class _Roller:
 
     def _plan_stacks(self, uses: list[tuple[Node, int]]) -> None:
         """Let concatenations of all steps read one stack."""
-        readers: dict[int, Node] = {id(node): node for node, _ in uses if is_standard(node, "Concat")}
+        readers: dict[int, Node] = {}
+        pending = [node for node, _ in uses]
+        while pending:
+            node = pending.pop()
+            if is_standard(node, "Concat"):
+                readers[id(node)] = node
+            elif is_standard(node, "Identity"):
+                pending += [use.node for use in self.index.consumers(node.outputs[0])]
         self.concatenations: list[_Concatenation] = []
         for node in readers.values():
-            places = [self._place(value) for value in node.inputs]
+            places = [self._place(_copied(value)) for value in node.inputs]
             first = next((slot for slot, place in enumerate(places) if place is not None), None)
             if first is None:
                 continue

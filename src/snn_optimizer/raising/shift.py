@@ -22,6 +22,7 @@ from snn_optimizer.raising.slices import Step
 __all__ = ["COMMUTATIVE", "Difference", "Shift", "origin", "output_index", "producer_of"]
 
 _IMPOSSIBLE: Final = -3
+_ARITHMETIC: Final = frozenset({"Add", "Div", "Mul", "Sub"})
 COMMUTATIVE: Final = frozenset({"Add", "And", "Equal", "Max", "Min", "Mul", "Or"})
 
 
@@ -78,13 +79,16 @@ class Shift:
         self._value_keys: dict[int, Hashable] = {}
 
     def find(self) -> None:
-        """Follow all seeds: stacks of steps, readers of one weight, and then what reads both."""
+        """Follow all seeds: stacks of steps, readers of one weight, of one current, and what reads these."""
         for node in reversed(self._nodes):
             if is_standard(node, "Concat", "Sum", "Max", "Min", "Mean") and len(node.inputs) > 1:
                 self._follow_neighbours([producer_of(value) for value in node.inputs])
         for readers in self._readers_of_weights():
             self._follow_neighbours([node for node in readers if id(node) not in self.after])
         self._follow_sequences()
+        self._extend()
+        for readers in self._readers_of_currents():
+            self._follow_neighbours(readers)
         self._extend()
 
     def key(self, node: Node) -> Hashable:
@@ -137,6 +141,19 @@ class Shift:
             for node, value in readers if len(readers) > 1 else ():
                 groups[self.value_key(value)].append(node)
             yield from (group for group in groups.values() if len(group) > 1)
+
+    def _readers_of_currents(self) -> Iterator[list[Node]]:
+        """Yield nodes that read what does not change in time, where nothing else told of their steps."""
+        alike: defaultdict[Hashable, list[Node]] = defaultdict(list)
+        for node in self._nodes:
+            if id(node) in self.before or id(node) in self.after or not is_standard(node, *_ARITHMETIC):
+                continue
+            for slot, value in enumerate(node.inputs):
+                source = origin(value)
+                if len(source.outputs) > 1 and not is_constant(source) and id(source) not in self._steps:
+                    place = None if is_standard(node, *COMMUTATIVE) else slot
+                    alike[id(source), place, self.key(node)].append(node)
+        yield from (readers for readers in alike.values() if len(readers) > 1)
 
     def _follow_sequences(self) -> None:
         """Let readers of neighbouring steps of a sequence correspond, where nothing else told."""
