@@ -1,0 +1,45 @@
+"""Habits of exporters that hide the loop: the steps are gone all the same, and no bit changes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from snn_optimizer.api import Job, run_job
+from snn_optimizer.ops import DOMAIN
+from tests.support.unrolling import Habits, Layer, Network, Neuron, binary_trains, unroll
+from tests.unit.passes.cleanup.harness import session
+
+SUBTRACT = Neuron(charge="decay", reset="subtract")
+TWO = Network((Layer(4, "gemm", SUBTRACT), Layer(3, "gemm", SUBTRACT)))
+FRAMES = Network((Layer(3, "conv", SUBTRACT), Layer(4, "conv", SUBTRACT, normalise=True)), features=(1, 4, 4))
+DELAYED = Network((Layer(4, "gemm-plain", Neuron(charge="leak", reset="subtract", reset_delay=1)),))
+
+CASES = {
+    "an alias before some slots of the stack": (TWO, Habits(outputs=("stack",), identity_noise=0.2, seed=3)),
+    "aliases before a sum of steps": (TWO, Habits(outputs=("sum-reduce",), identity_noise=0.2, time_axis=1, seed=5)),
+    "a constant current, and the last step": (DELAYED, Habits(slicing="static", hoist="first", outputs=("last",))),
+    "a constant current of fixed batch": (DELAYED, Habits(slicing="static", hoist="first", outputs=("max",), batch=1)),
+    "time folded into the batch": (FRAMES, Habits(hoist="every", initial="folded")),
+    "batch before time, folded": (FRAMES, Habits(hoist="every", initial="folded", time_axis=1)),
+}
+
+
+def raised(network: Network, habits: Habits, steps: int) -> tuple[onnx.ModelProto, onnx.ModelProto]:
+    model = unroll(network, steps, habits)
+    graph, _ = run_job(model, Job(pipeline="@O1", verify=False))
+    return model, graph.to_onnx()
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_steps_are_gone(case: str) -> None:
+    network, habits = CASES[case]
+    (_, short), (model, long) = (raised(network, habits, steps) for steps in (5, 9))
+    assert len(short.graph.node) == len(long.graph.node)
+    assert sum(node.domain == DOMAIN for node in long.graph.node) == len(network.layers)
+    before, after = session(model), session(long)
+    for seed, rate in enumerate((0.3, 0.7)):
+        feeds = binary_trains(model, 9, habits.batch or 3, rate=rate, seed=seed)
+        for old, new in zip(before.run(None, feeds), after.run(None, feeds), strict=True):
+            np.testing.assert_array_equal(new, old)
