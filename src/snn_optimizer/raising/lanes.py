@@ -25,7 +25,7 @@ from snn_optimizer.raising.shift import COMMUTATIVE, Shift, origin, output_index
 from snn_optimizer.raising.slices import Step, steps_of
 from snn_optimizer.raising.uniform import uniform
 
-__all__ = ["Irregular", "find_loops"]
+__all__ = ["Found", "Irregular", "find_loops"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,30 @@ class _NotALoop(Exception):  # noqa: N818 - control flow inside this module
         self.irregular = Irregular(rule, step, describe(node), reason)
 
 
-def find_loops(module: Module, nodes: Sequence[Node]) -> tuple[list[Loop], list[Irregular]]:
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The loops of a graph.
+
+    Attributes
+    ----------
+    loops : list of Loop
+    refused : list of Irregular
+        Of what repeats and is no loop.
+    owner : dict
+        Lane and position of each node that repeats, by ``id``.
+    """
+
+    loops: list[Loop]
+    refused: list[Irregular]
+    owner: Mapping[int, tuple[Lane, int]]
+
+    @property
+    def nodes(self) -> int:
+        """Number of nodes that are in a loop."""
+        return sum(len(lane.nodes) for loop in self.loops for lane in loop.lanes)
+
+
+def find_loops(module: Module, nodes: Sequence[Node]) -> Found:
     """Find the unrolled loops among the nodes of one graph, in linear time."""
     steps = steps_of(nodes)
     shift = Shift(module, nodes, steps)
@@ -60,7 +83,7 @@ def find_loops(module: Module, nodes: Sequence[Node]) -> tuple[list[Loop], list[
             loops.append(builder.build())
         except _NotALoop as error:
             refused.append(error.irregular)
-    return loops, refused
+    return Found(loops, refused, owner)
 
 
 def _is_temporal(lanes: Sequence[Lane]) -> bool:
@@ -103,6 +126,14 @@ def _components(owner: Mapping[int, tuple[Lane, int]]) -> list[list[Lane]]:
     for key, lane in lanes.items():
         groups[find(key)].append(lane)
     return list(groups.values())
+
+
+def _has_steps(step: Step, loop: Loop, seen: int) -> bool:
+    """Tell whether a sequence reaches over all steps of a loop; the file reads it up to step ``seen`` of these."""
+    shape = step.source.shape
+    length = shape[step.axis] if shape is not None and -len(shape) <= step.axis < len(shape) else None
+    reaches = loop.last <= seen or (isinstance(length, int) and step.index + loop.last < length)
+    return reaches and step.index + loop.first >= 0
 
 
 def _is_weight(value: Value) -> bool:
@@ -363,6 +394,8 @@ class _Builder:
         assert model is not None  # the step is within the lane
         key = self.shift.key(model)
         operands = [self._operand(loop, value, last) for value in model.inputs]
+        if not all(_has_steps(operand.step, loop, last) for operand in operands if operand.step is not None):
+            raise _NotALoop("step-differs", last, model, "the sequence it reads has no such step")
         for step in range(max(loop.first, lane.offset), last + 1):
             node = lane.nodes[step - lane.offset]
             if self.shift.key(node) != key:

@@ -14,10 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from snn_optimizer.ir import GraphIndex, Rewriter, Shapes, SNNGraph
+from snn_optimizer.ir import GraphIndex, Module, Rewriter, Shapes, SNNGraph
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
-from snn_optimizer.raising.lanes import find_loops
+from snn_optimizer.raising.lanes import Found, find_loops
 from snn_optimizer.raising.roll import ShapeUnknown, roll
+from snn_optimizer.raising.separate import Separation, separate
 from snn_optimizer.raising.unread import drop_unread_ports
 
 __all__ = ["Reroll"]
@@ -36,16 +37,16 @@ class Reroll(Pass):
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Find the loops, prove them, and write them."""
         module = graph.module
-        loops, refused = find_loops(module, module.graph.nodes)
-        for irregular in refused:
+        found, separation = _found(module)
+        for irregular in found.refused:
             place = f"step {irregular.step} at {irregular.node}"
             context.missed(Refusal(irregular.rule, f"step {irregular.step}: {irregular.reason}"), place)
-        if not loops:
+        if not found.loops:
             return Outcome()
         rewriter, index, shapes = Rewriter(module), GraphIndex(module), Shapes.compute(module, declared=False)
         outcome = Outcome()
-        for number, loop in enumerate(loops):
-            name = "time" if len(loops) == 1 else f"time_{number}"
+        for number, loop in enumerate(found.loops):
+            name = "time" if len(found.loops) == 1 else f"time_{number}"
             try:
                 scan = roll(rewriter, index, shapes, loop, name)
             except ShapeUnknown as error:
@@ -56,5 +57,22 @@ class Reroll(Pass):
             outcome.count("steps", loop.steps)
             context.applied("rolled", scan.name, f"{loop.steps} steps of {len(loop.lanes)} nodes", steps=loop.steps)
         rewriter.finish()
+        if separation is not None and not outcome.changes:
+            separation.undo()
         drop_unread_ports(module)
         return outcome
+
+
+def _found(module: Module) -> tuple[Found, Separation | None]:
+    """Return the loops; those that need each other by way of a sequence are taken apart."""
+    found = find_loops(module, module.graph.nodes)
+    if not any(irregular.rule == "needs-itself" for irregular in found.refused):
+        return found, None
+    separation = separate(module, found.owner)
+    if separation is None:
+        return found, None
+    apart = find_loops(module, module.graph.nodes)
+    if apart.nodes > found.nodes:
+        return apart, separation
+    separation.undo()
+    return found, None
