@@ -109,6 +109,7 @@ class _Run:
     ) -> None:
         self.ordered = ordered
         self.variant = variant
+        self._largest: Array | None = None
         self.parameters = parameters
         self.steps = steps if steps is not None and steps <= LONGEST_RUN else None
         self.unit = OPERATIONS * roundoff
@@ -256,13 +257,15 @@ class _Run:
 
     def _reach(self) -> Array:
         """Largest size of the membrane; resets only lower it when the threshold is not negative."""
-        low, high = self.reset_free()
-        reach = np.maximum(np.abs(low), np.abs(high))
-        threshold = self.parameters["v_threshold"]
-        if "v_reset" in self.parameters:
-            ends = self.parameters["v_reset"]
-            reach = np.maximum(reach, np.maximum(np.abs(ends.low), np.abs(ends.high)))
-        return np.where(threshold.low >= 0, reach + threshold.high, np.inf)
+        if self._largest is None:
+            low, high = self.reset_free()
+            reach = np.maximum(np.abs(low), np.abs(high))
+            threshold = self.parameters["v_threshold"]
+            if "v_reset" in self.parameters:
+                ends = self.parameters["v_reset"]
+                reach = np.maximum(reach, np.maximum(np.abs(ends.low), np.abs(ends.high)))
+            self._largest = np.where(threshold.low >= 0, reach + threshold.high, np.inf)
+        return self._largest
 
     def _after_reset(self, charged: Array, threshold: Range) -> Array:
         if self.variant.reset == "subtract":

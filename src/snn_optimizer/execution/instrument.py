@@ -10,6 +10,7 @@ With the runtime's optimizer off, exposing a value changes no other value.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
@@ -99,6 +100,7 @@ class Tap:
         return _written_threshold(self.variant) if name == "v_threshold" else None
 
 
+@functools.cache
 def _written_threshold(variant: NeuronVariant) -> npt.NDArray[Any] | None:
     """Return the threshold that stands in the arithmetic of a neuron as a number."""
     if not variant.written or not variant.spiking:

@@ -100,7 +100,6 @@ class SNNGraph:
         raise InputError(f"no layer '{name}'; layers: {', '.join(x.name for x in self.layers) or 'none'}")
 
     def _bindings(self) -> list[LayerBinding]:
-        shapes = Shapes.compute(self.module)
         outer: dict[int, Any] = {}
         carried_ids: set[int] = set()
         found: list[Node] = []
@@ -112,6 +111,9 @@ class SNNGraph:
                 carried_ids.update(id(value) for value in scope.graph.inputs[:carried])
                 outer.update({id(scope.graph.inputs[i]): v for i, v in enumerate(scope.owner.inputs) if i >= carried})
             found.extend(n for n in scope.graph.nodes if ops.is_neuron(n.domain or "", n.op))
+        if not found:
+            return []
+        shapes = Shapes.compute(self.module)
         return [self._binding(node, shapes, outer, carried_ids) for node in self._in_order(found)]
 
     def _in_order(self, neurons: Sequence[Node]) -> list[Node]:

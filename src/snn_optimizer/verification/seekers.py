@@ -154,7 +154,7 @@ class _Search:
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
         """Return (sample, step) of the closest approaches, samples without repeats."""
         table, steps = self.pool.closest[population], self.pool.steps[population]
-        ranks = np.argsort(table, axis=0, kind="stable")[:_RANKS]
+        ranks = _lowest(table, _RANKS)
         columns = np.arange(table.shape[1])
         samples, at = [], []
         for best in ranks:  # all neurons' closest samples, then all second closest, ...
@@ -303,6 +303,16 @@ class _Search:
 
 def _joined(arrays: Sequence[Array], axis: int | None) -> Array:
     return arrays[0] if axis is None else np.concatenate(arrays, axis=axis)
+
+
+def _lowest(table: Array, count: int) -> Integers:
+    """Return, per column, the rows of the lowest values, lowest first; many times faster than sorting."""
+    left, columns = table.copy(), np.arange(table.shape[1])
+    rows = []
+    for _ in range(min(count, len(table))):
+        rows.append(left.argmin(axis=0))
+        left[rows[-1], columns] = np.inf
+    return np.stack(rows)
 
 
 def _subset(effects: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.bool_]:
