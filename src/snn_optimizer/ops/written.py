@@ -4,11 +4,11 @@ What depends on the currents and parameters only is computed for all steps at on
 loop; so are spikes that nothing inside the loop reads. Runtimes spend their time per operation,
 not per element, so the loop has as few as keep every bit:
 
-* a test against a number is one ``HardSigmoid`` of slope ``2 ** 100``: the scaled difference has the
-  sign of the difference, and is at least 1 where it is not zero (:func:`steep` says for which
-  numbers). A potential that is NaN, which a network of finite weights and inputs does not
-  have, gives NaN where the test would give 0;
-* ``1 - ge(u, t)`` is the step the other way round;
+* a test of a float32 potential against a number is one ``HardSigmoid`` of slope ``2 ** 100``: the scaled
+  difference has the sign of the difference, and is at least 1 where it is not zero (:func:`steep`
+  says for which numbers). ``u >= t`` is ``u`` above the float before ``t``. A potential that is NaN, which a
+  network of finite weights and inputs does not have, gives NaN where the test would give 0;
+* ``1 - gt(u, t)`` is the step the other way round;
 * where a step counts the spikes of the potential it receives, it emits those, and the train
   is shifted by one step afterwards.
 """
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+
+import numpy as np
 
 from snn_optimizer.ops.arithmetic import Expression
 from snn_optimizer.ops.variants import NeuronVariant
@@ -46,11 +48,19 @@ def _is_steep(expression: Expression) -> bool:
 
 
 def _complement(expression: Expression) -> Expression | None:
-    """Return the test of ``1 - ge(u, t)``."""
+    """Return the test of ``1 - gt(u, t)`` or ``1 - ge(u, t)``."""
     if expression.operation != "sub" or expression.operands[0].text != _UNIT:
         return None
     test = expression.operands[1]
-    return test if test.operation == "ge" and _is_steep(test) else None
+    return test if test.operation in ("gt", "ge") and _is_steep(test) else None
+
+
+def _limit(test: Expression, *, silent: bool) -> float:
+    """Return the float32 that the potential is above where the test holds, or below where it does not."""
+    number = np.float32(test.operands[1].number)
+    if test.operation == "ge":
+        return float(number if silent else np.nextafter(number, np.float32(-np.inf)))
+    return float(np.nextafter(number, np.float32(np.inf)) if silent else number)
 
 
 class _Writer:
@@ -72,13 +82,10 @@ class _Writer:
         return self.known[text]
 
     def _operation(self, expression: Expression) -> str:
-        if (complement := _complement(expression)) is not None:
-            return self._step(complement.operands[0], -_SLOPE, _SLOPE * complement.operands[1].number)
-        if expression.operation == "gt" and _is_steep(expression):
-            return self._step(expression.operands[0], _SLOPE, -_SLOPE * expression.operands[1].number)
-        if expression.operation == "ge" and _is_steep(expression):
-            below = self._step(expression.operands[0], -_SLOPE, _SLOPE * expression.operands[1].number)
-            return self._line(f"Sub({self.known[_UNIT]}, {below})")
+        if (test := _complement(expression)) is not None:
+            return self._step(test.operands[0], -_SLOPE, _SLOPE * _limit(test, silent=True))
+        if expression.operation in ("gt", "ge") and _is_steep(expression):
+            return self._step(expression.operands[0], _SLOPE, -_SLOPE * _limit(expression, silent=False))
         operands = [self.value(operand) for operand in expression.operands]
         if expression.operation in _OPERATORS:
             return self._line(f"{_OPERATORS[expression.operation]}({', '.join(operands)})")
@@ -293,12 +300,4 @@ def folded(variant: NeuronVariant, lines: list[str]) -> list[str]:
             f"{signal}_split = Concat<axis = 0>(steps, any, {signal}_units)",
             f"{signal}_steps = Reshape({signal}, {signal}_split)",
         ]
-    closing = []
-    for result in results:
-        closing += [
-            f"{result}_shape = Shape({result}_steps)",
-            f"{result}_units = Slice({result}_shape, two, end)",
-            f"{result}_joined = Concat<axis = 0>(any, {result}_units)",
-            f"{result} = Reshape({result}_steps, {result}_joined)",
-        ]
-    return [*opening, "two = Constant<value = int64[1] {2}>()", *renamed, *closing]
+    return [*opening, *renamed, *(f"{result} = Reshape({result}_steps, {signals[0]}_shape)" for result in results)]
