@@ -3,9 +3,10 @@
     python tests/benchmarks/scaling.py                        1k to 100k nodes
     python tests/benchmarks/scaling.py --nodes 1000 3000      these sizes
     python tests/benchmarks/scaling.py --write FOLDER         and keep the models
+    python tests/benchmarks/scaling.py --layers 784,1000,1000,10 --steps 100 --write FOLDER
 
-The models are what torch.onnx (TorchScript) writes of two snnTorch layers (64-32-10, Leaky, reset by subtraction)
-after unrolling the time loop. The exponent is the slope of log time over log nodes; the time of the imports is in the
+The models are what torch.onnx (TorchScript) writes of snnTorch layers (by default two, 64-32-10; Leaky, reset by
+subtraction) after unrolling the time loop. The exponent is the slope of log time over log nodes; the time of the imports is in the
 seconds, so small models flatten it: it is also shown for the larger half of the sizes. The time limit ends a command.
 """
 
@@ -55,12 +56,14 @@ class Export:
         return self.add(scope, "Constant", value=numpy_helper.from_array(value))
 
 
-def unrolled(steps: int) -> onnx.ModelProto:
-    """Return two layers of leaky neurons over `steps` time steps, every step written out."""
+def unrolled(steps: int, sizes: Sequence[int] = SIZES) -> onnx.ModelProto:
+    """Return layers of leaky neurons over `steps` time steps, every step written out."""
     export = Export()
-    for target, source in (("lif2.beta", "lif1.beta"), ("lif2.threshold", "lif1.threshold")):
-        export.add("", "Identity", source, output=target)
-    for layer in (2, 1):
+    layers = range(1, len(sizes))
+    for layer in layers[1:]:
+        for name in ("beta", "threshold"):
+            export.add("", "Identity", f"lif1.{name}", output=f"lif{layer}.{name}")
+    for layer in reversed(layers):
         export.add("", "Identity", "lif1.threshold", output=f"lif{layer}.graded_spikes_factor")
     membranes: dict[int, tuple[str, str]] = {}
     decays: dict[int, str] = {}
@@ -68,7 +71,7 @@ def unrolled(steps: int) -> onnx.ModelProto:
     for step in range(steps):
         suffix = f"_{step}" if step else ""
         spikes = export.add("", "Gather", "x", export.constant("", np.int64(step)), axis=0)
-        for layer in (1, 2):
+        for layer in layers:
             weights = (f"fc{layer}.weight", f"fc{layer}.bias")
             current = export.add(f"/fc{layer}{suffix}", "Gemm", spikes, *weights, alpha=1.0, beta=1.0, transB=1)
             scope = f"/lif{layer}{suffix}"
@@ -76,11 +79,11 @@ def unrolled(steps: int) -> onnx.ModelProto:
                 membranes[layer] = _initial(export, scope, f"lif{layer}", current)
             spikes = _leaky(export, scope, layer, current, membranes, decays)
         recorded[0].append(spikes)
-        recorded[1].append(membranes[2][0])
+        recorded[1].append(membranes[layers[-1]][0])
     for name, values in zip(("spk_rec", "mem_rec"), recorded, strict=True):
         pieces = [export.add("", "Unsqueeze", value, export.constant("", np.array([0]))) for value in values]
         export.add("", "Concat", *pieces, output=name, axis=0)
-    return _model(export.nodes, steps)
+    return _model(export.nodes, steps, sizes)
 
 
 def _initial(export: Export, scope: str, layer: str, current: str) -> tuple[str, str]:
@@ -118,13 +121,13 @@ def _leaky(
     return export.add(scope, "Mul", spikes, f"{layer}.graded_spikes_factor")
 
 
-def _model(nodes: Sequence[onnx.NodeProto], steps: int) -> onnx.ModelProto:
+def _model(nodes: Sequence[onnx.NodeProto], steps: int, sizes: Sequence[int]) -> onnx.ModelProto:
     generator = np.random.default_rng(0)
     stored: dict[str, npt.NDArray[np.float32] | np.float32] = {
         "lif1.threshold": np.float32(THRESHOLD),
         "lif1.beta": np.float32(BETA),
     }
-    for layer, (before, after) in enumerate(itertools.pairwise(SIZES), start=1):
+    for layer, (before, after) in enumerate(itertools.pairwise(sizes), start=1):
         bound = 1 / math.sqrt(before)
         stored[f"fc{layer}.weight"] = generator.uniform(-2 * bound, 2 * bound, (after, before)).astype(np.float32)
         stored[f"fc{layer}.bias"] = generator.uniform(-bound, bound, after).astype(np.float32)
@@ -132,8 +135,8 @@ def _model(nodes: Sequence[onnx.NodeProto], steps: int) -> onnx.ModelProto:
     graph = helper.make_graph(
         nodes,
         "main_graph",
-        [helper.make_tensor_value_info("x", number, [steps, "batch", SIZES[0]])],
-        [helper.make_tensor_value_info(name, number, [steps, "batch", SIZES[-1]]) for name in ("spk_rec", "mem_rec")],
+        [helper.make_tensor_value_info("x", number, [steps, "batch", sizes[0]])],
+        [helper.make_tensor_value_info(name, number, [steps, "batch", sizes[-1]]) for name in ("spk_rec", "mem_rec")],
         [numpy_helper.from_array(np.asarray(value), name) for name, value in stored.items()],
     )
     model = helper.make_model(graph, producer_name="pytorch", opset_imports=[helper.make_opsetid("", 20)])
@@ -142,9 +145,9 @@ def _model(nodes: Sequence[onnx.NodeProto], steps: int) -> onnx.ModelProto:
     return model
 
 
-def steps_for(nodes: int) -> int:
+def steps_for(nodes: int, sizes: Sequence[int] = SIZES) -> int:
     """Return the number of time steps that makes about so many nodes."""
-    one, two = (len(unrolled(steps).graph.node) for steps in (1, 2))
+    one, two = (len(unrolled(steps, sizes).graph.node) for steps in (1, 2))
     return max(1, round((nodes - one) / (two - one)) + 1)
 
 
@@ -155,10 +158,20 @@ def exponent(nodes: Sequence[int], seconds: Sequence[float]) -> str:
     return f"{np.polyfit(np.log(nodes), np.log(seconds), 1)[0]:.2f}"
 
 
+def widths(text: str) -> tuple[int, ...]:
+    """Return the units of each layer, inputs first."""
+    found = tuple(int(part) for part in text.split(","))
+    if len(found) < 2 or min(found) < 1:
+        raise argparse.ArgumentTypeError("give the inputs and the units of at least one layer")
+    return found
+
+
 def parsed() -> argparse.Namespace:
     """Return the arguments of the command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--nodes", nargs="+", type=int, default=list(NODES), help="sizes (default: 1k to 100k)")
+    parser.add_argument("--layers", default=SIZES, type=widths, metavar="N,N,...", help="units (default: 64,32,10)")
+    parser.add_argument("--steps", nargs="+", type=int, help="numbers of time steps, instead of --nodes")
     parser.add_argument("--tools", default=TOOLS, help=f"of {','.join(NAMES)} (default: {TOOLS})")
     parser.add_argument("--repeats", type=int, default=1, metavar="N", help="timed commands (default: 1)")
     parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="per command (default: 300)")
@@ -169,8 +182,8 @@ def parsed() -> argparse.Namespace:
         arguments.tools = chosen(arguments.tools)
     except ValueError as error:
         parser.error(str(error))
-    if min(arguments.nodes) < 1 or arguments.repeats < 1 or arguments.limit <= 0:
-        parser.error("--nodes, --repeats and --limit are positive")
+    if min(arguments.nodes + (arguments.steps or [])) < 1 or arguments.repeats < 1 or arguments.limit <= 0:
+        parser.error("--nodes, --steps, --repeats and --limit are positive")
     return arguments
 
 
@@ -187,11 +200,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = arguments.write or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        for wanted in sorted(arguments.nodes):
-            steps = steps_for(wanted)
-            model = unrolled(steps)
+        lengths = arguments.steps or [steps_for(wanted, arguments.layers) for wanted in arguments.nodes]
+        for steps in sorted(lengths):
+            model = unrolled(steps, arguments.layers)
             nodes = len(model.graph.node)
-            path = folder / f"unrolled_{steps}.onnx"
+            path = folder / f"unrolled_{'-'.join(map(str, arguments.layers))}_T{steps}.onnx"
             onnx.save(model, path)
             for tool in tools:
                 outcomes: list[Outcome] = []
