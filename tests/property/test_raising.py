@@ -26,9 +26,9 @@ from tests.unit.passes.cleanup.harness import interface, session
 RATES = (0.4, 0.0, 0.8, 1.0)
 BATCHES = (3, 1, 2, 5)
 SEEDS = 60
-# Of 60; measured 58 and 50: what hypothesis draws for a seed changes a little with the modules that are loaded.
-FLOOR = 53
-RECOGNIZED = 44
+# Of 60; measured 59 and 56: what hypothesis draws for a seed changes a little with the modules that are loaded.
+FLOOR = 55
+RECOGNIZED = 50
 
 
 def optimized(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -18,36 +18,18 @@ from snn_optimizer.ir import (
     GraphIndex,
     Node,
     Rewriter,
-    Shape,
     Shapes,
     Value,
     array_of,
     captures_of,
     is_missing,
 )
-from snn_optimizer.raising.batching import Batched, Operands, batched
-from snn_optimizer.raising.components import components
+from snn_optimizer.raising.division import Division, Undistributed, scanned_axes
 from snn_optimizer.raising.sequences import Layout, Sequences, Timed
 from snn_optimizer.raising.step_graph import State, StepGraph
 from snn_optimizer.raising.uniform import uniform
 
 __all__ = ["Undistributed", "distribute"]
-
-
-class Undistributed(Exception):  # noqa: N818 - a refusal on its way to a remark
-    """The loop stays as it is; ``rule`` and the message say why."""
-
-    def __init__(self, rule: str, reason: str) -> None:
-        super().__init__(reason)
-        self.rule = rule
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """What becomes of one component."""
-
-    kind: str  # "map", "neuron" or "loop"
-    nodes: list[Node]
 
 
 def distribute(
@@ -79,110 +61,27 @@ class _Distributor:
         self.scan: Node = self.step.scan
         self.graph: Graph = self.rewriter.module.graph
         self.carried = len(self.step.states)
-        self.axes = [int(a) for a in self.scan.attrs.get("scan_input_axes", [0] * self.scanned)]
+        self.axes = scanned_axes(self.scan)
         self.results = len(self.scan.outputs) - self.carried
         self.axes_out = [int(a) for a in self.scan.attrs.get("scan_output_axes", [0] * self.results)]
-        self.inside = {id(node) for node in self.step.graph.nodes}
-
-    @property
-    def scanned(self) -> int:
-        return int(self.scan.attrs["num_scan_inputs"])
+        self.division = Division(self.step, self.index, self.shapes)
 
     def run(self) -> list[tuple[Node, str]]:
-        plans = self._plans()
-        if all(plan.kind == "loop" for plan in plans):
+        parts = self.division.parts()
+        if all(part.kind == "loop" for part in parts):
             raise Undistributed("one-loop", "every node depends on its own past")
-        self._check(plans)
+        self.division.check(parts)
         self._inputs()
         self.steps = self._steps()
-        for number, plan in enumerate(plans):
-            if plan.kind == "map":
-                self._map(plan.nodes[0])
-            elif plan.kind == "neuron":
-                self._neuron(plan.nodes[0])
+        for number, part in enumerate(parts):
+            if part.kind == "map":
+                self._map(part.nodes[0])
+            elif part.kind == "neuron":
+                self._neuron(part.nodes[0])
             else:
-                self._loop(plan.nodes, number)
+                self._loop(part.nodes, number)
         self._outputs()
         return self.moved
-
-    # -------------------------------------------------------------------- plan
-
-    def _plans(self) -> list[_Plan]:
-        plans: list[_Plan] = []
-        for nodes in components(self.step):
-            node = nodes[0]
-            if len(nodes) > 1 or self._reads_past(node):
-                kind = "neuron" if len(nodes) == 1 and self._is_lone_neuron(node) else "loop"
-            else:
-                kind = "map"
-            plans.append(_Plan(kind, nodes))
-        return plans
-
-    def _states_read(self, node: Node) -> list[State]:
-        read = {id(value) for value in node.inputs} | {id(value) for value in captures_of(node)}
-        return [state for state in self.step.states if id(state.before) in read]
-
-    def _reads_past(self, node: Node) -> bool:
-        return bool(self._states_read(node))
-
-    def _is_lone_neuron(self, node: Node) -> bool:
-        """Tell whether a neuron advances its own states, and no other node reads them before it does."""
-        if not ops.is_neuron(node.domain or "", node.op):
-            return False
-        variant = ops.NeuronVariant.parse(node.op, node.attrs)
-        own = {id(node.inputs[slot]): node.outputs[out] for slot, out in variant.states}
-        for state in self._states_read(node):
-            after = own.get(id(state.before))
-            if after is not state.after or any(use.node is not node for use in self.index.consumers(state.before)):
-                return False
-            if sum(value is state.before for value in node.inputs) != 1:
-                return False
-        return len(own) == len(self._states_read(node))
-
-    def _check(self, plans: list[_Plan]) -> None:
-        """Make sure that every node that leaves the loop can be batched, before anything is changed."""
-        varying = {id(value) for value in self.step.graph.inputs}
-        for plan in plans:
-            for node in plan.nodes:
-                if any(id(v) in varying for v in (*node.inputs, *captures_of(node))) or plan.kind != "map":
-                    varying.update(id(value) for value in node.outputs)
-            if plan.kind == "map":
-                node = plan.nodes[0]
-                timed = tuple(id(value) in varying for value in node.inputs)
-                if any(timed):
-                    self._batched(node, timed)
-                elif captures_of(node):
-                    raise Undistributed("has-bodies", f"'{node.name}' has bodies")
-            for node in plan.nodes if plan.kind == "loop" else ():
-                owned = {id(n) for n in plan.nodes}
-                for state in self._states_read(node):
-                    maker = state.after.inputs[0] if state.after.inputs else None
-                    if maker is None or id(maker) not in owned:
-                        raise Undistributed(
-                            "delayed", f"'{node.name}' reads a value of the step before of another part"
-                        )
-        for value in self.step.graph.outputs[self.carried :]:
-            self._step_shape(value)
-        for position, value in enumerate(self.scan.inputs[self.carried :]):
-            shape = self.shapes.shape(value)
-            if shape is None or len(shape) < 2 or self.axes[position] > 1 or None in shape[2:]:
-                if len(shape or ()) == 1 and not self.index.consumers(self.step.graph.inputs[self.carried + position]):
-                    continue
-                raise Undistributed("sequence-shape", f"the shape of '{value.name}' is not known")
-
-    def _step_shape(self, value: Value) -> Shape:
-        shape = self.shapes.shape(value)
-        if shape is None or not shape or not all(isinstance(size, int) for size in shape[1:]):
-            raise Undistributed("step-shape", f"the shape of '{value.name}' is not known")
-        return shape
-
-    def _batched(self, node: Node, timed: tuple[bool, ...]) -> Batched:
-        known = tuple(self.shapes.shape(value) for value in node.inputs)
-        result = self.shapes.shape(node.outputs[0])
-        found = batched(node, Operands(timed, known, result))
-        if isinstance(found, str):
-            raise Undistributed("not-batched", f"'{node.name}': {found}")
-        return found
 
     # ------------------------------------------------------------------ inputs
 
@@ -217,7 +116,7 @@ class _Distributor:
         ]
         varying = tuple(not part.constant for part in parts)
         if any(varying):
-            ruled = self._batched(node, varying)
+            ruled = self.division.batched(node, varying)
             for slot, array in ruled.constants.items():
                 inputs[slot] = self.rewriter.constant("shape", array)
             for slot in ruled.spread:
@@ -231,7 +130,7 @@ class _Distributor:
 
     def _neuron(self, node: Node) -> None:
         cell = ops.NeuronVariant.parse(node.op, node.attrs)
-        states = self._states_read(node)
+        states = self.division.states_read(node)
         after = {id(state.before): state for state in states}
         record = self._recorded(node, cell)
         variant = replace(cell, form="flat", record=record)
@@ -371,7 +270,7 @@ class _Distributor:
         ]
 
     def _flattened(self, value: Value, stack: Value) -> Timed:
-        shape = self._step_shape(value)
+        shape = self.division.step_shape(value)
         flat = self.rewriter.value(f"{stack.name}_flat", stack.dtype, None)
         target = self.rewriter.constant("flat", np.array([-1, *shape[1:]], np.int64))
         self.rewriter.add(self.graph, "Reshape", [stack, target], [flat])

@@ -8,7 +8,7 @@ from snn_optimizer import ops
 from snn_optimizer.ir import GraphIndex, Module, Node, Rewriter, Shapes, Value
 from snn_optimizer.ops import Meaning, NeuronVariant, NotUnderstood, meaning
 from snn_optimizer.raising.naming import origin_class, population_name
-from snn_optimizer.raising.regions import TESTS, Region, regions_of
+from snn_optimizer.raising.regions import TESTS, Region, apart, regions_of
 from snn_optimizer.raising.step_graph import StepGraph
 from snn_optimizer.raising.transcribe import Transcript, Untranscribed, transcribe
 
@@ -43,13 +43,21 @@ def recognize(
     found: list[Recognized] = []
     left: list[Unrecognized] = []
     states = {id(state.after) for state in step.states}
-    for region in regions_of(step, index):
+    pending = regions_of(step, index)[::-1]
+    replaced: set[int] = set()
+    while pending:
+        region = pending.pop()
         try:
+            if not replaced.isdisjoint(region.nodes):
+                raise Untranscribed("inside-read", "it starts inside a neuron that was recognized before")
             found.append(_replace(rewriter, step, index, shapes, region, states))
-        except Untranscribed as refusal:
-            left.append(Unrecognized(region.states[-1].before.name, refusal.rule, str(refusal)))
-        except NotUnderstood as refusal:
-            left.append(Unrecognized(region.states[-1].before.name, "not-a-neuron", str(refusal)))
+            replaced.update(region.nodes)
+        except (Untranscribed, NotUnderstood) as refusal:
+            pieces = apart(step, index, region)
+            pending += reversed(pieces)
+            if not pieces:
+                rule = refusal.rule if isinstance(refusal, Untranscribed) else "not-a-neuron"
+                left.append(Unrecognized(region.states[-1].before.name, rule, str(refusal)))
     return found, left
 
 

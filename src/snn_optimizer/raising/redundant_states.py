@@ -13,7 +13,9 @@ from collections.abc import Callable
 import numpy as np
 
 from snn_optimizer.ir import Array, GraphIndex, Node, Rewriter, Value, is_constant
+from snn_optimizer.ir.contents import attribute_key, value_key
 from snn_optimizer.raising.regions import ELEMENTWISE
+from snn_optimizer.raising.shift import origin
 from snn_optimizer.raising.step_graph import State, StepGraph
 from snn_optimizer.raising.uniform import apply, uniform
 
@@ -33,7 +35,7 @@ def replace_redundant_states(rewriter: Rewriter, step: StepGraph, index: GraphIn
             if other is state or other.initial is None or other.after is state.after:
                 continue
             function = _function(state.after, other.after)
-            if function and _starts_alike(function, state, other):
+            if function and (_starts_alike(function, state, other) or _computed_alike(state, other)):
                 value = _copied(rewriter, step, function, other)
                 rewriter.replace_uses(state.before, value, only=[use.node for use in readers])
                 replaced += 1
@@ -84,6 +86,34 @@ def _starts_alike(function: list[Node], state: State, other: State) -> bool:
         known[id(node.outputs[0])] = result
     found = known[id(function[-1].outputs[0])]
     return found.dtype == wanted.dtype and bool(np.all(found == wanted))
+
+
+def _computed_alike(state: State, other: State) -> bool:
+    """Tell whether the file computes one initial value from the other as the step computes the states."""
+    assert state.initial is not None  # the caller looked
+    assert other.initial is not None  # the caller looked
+    pending = [(state.after, state.initial)]
+    while pending:
+        value, start = pending.pop()
+        start = origin(start)
+        if value is other.after:
+            if start is not origin(other.initial):
+                return False
+            continue
+        if is_constant(value):
+            if value_key(value) != value_key(start):
+                return False
+            continue
+        node, twin = value.inputs[0], start.inputs[0] if start.inputs else None
+        if twin is None or _kind(node) != _kind(twin):
+            return False
+        pending += zip(node.inputs, twin.inputs, strict=True)
+    return True
+
+
+def _kind(node: Node) -> tuple[object, ...]:
+    attributes = tuple(sorted((name, attribute_key(held)) for name, held in node.attrs.items()))
+    return node.domain, node.op, attributes, len(node.inputs)
 
 
 def _copied(rewriter: Rewriter, step: StepGraph, function: list[Node], other: State) -> Value:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from snn_optimizer.ir import GraphIndex, Node, Value, is_constant, is_standard
 from snn_optimizer.raising.step_graph import State, StepGraph
 
-__all__ = ["ELEMENTWISE", "TESTS", "Region", "regions_of"]
+__all__ = ["ELEMENTWISE", "TESTS", "Region", "apart", "regions_of"]
 
 _FLOAT = 1  # element type
 TESTS = frozenset({"Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal"})
@@ -47,6 +47,16 @@ def regions_of(step: StepGraph, index: GraphIndex) -> list[Region]:
     """Return the regions of a step, in the order of their states."""
     finder = _Finder(step, index)
     return [finder.grown(states) for states in finder.groups()]
+
+
+def apart(step: StepGraph, index: GraphIndex, region: Region) -> list[Region]:
+    """Return the neuron of a region and what only follows it (a sum or a maximum over time); none of one piece."""
+    finder = _Finder(step, index)
+    followers = [state for state in region.states if not finder.is_read(state, region.states)]
+    leading = [state for state in region.states if state not in followers]
+    if not leading or not followers:
+        return []
+    return [finder.grown(leading), *(finder.grown([state]) for state in followers)]
 
 
 def _is_elementwise(node: Node) -> bool:
@@ -104,15 +114,22 @@ class _Finder:
             return slot
 
         for reader in self.step.states:
-            read = {id(value) for node in self.paths[reader.slot].values() for value in node.inputs}
             for other in self.step.states:
-                if other is not reader and self.paths[other.slot] and read & set(self.smooth[other.slot]):
+                if other is not reader and self.paths[other.slot] and self._reads(reader, other):
                     root[find(other.slot)] = find(reader.slot)
         joined: defaultdict[int, list[State]] = defaultdict(list)
         for state in self.step.states:
             if self.paths[state.slot]:
                 joined[find(state.slot)].append(state)
         return list(joined.values())
+
+    def _reads(self, reader: State, other: State) -> bool:
+        read = {id(value) for node in self.paths[reader.slot].values() for value in node.inputs}
+        return not read.isdisjoint(self.smooth[other.slot])
+
+    def is_read(self, state: State, others: Sequence[State]) -> bool:
+        """Tell whether another state advances by what one holds."""
+        return any(self._reads(other, state) for other in others if other is not state)
 
     def grown(self, states: Sequence[State]) -> Region:
         """Return the region of some states, with the threshold test of what they hold."""

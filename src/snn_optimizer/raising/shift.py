@@ -18,6 +18,7 @@ from typing import Final
 from snn_optimizer.ir import Module, Node, Value, array_of, is_constant, is_missing, is_standard, shape_of_constant
 from snn_optimizer.ir.contents import attribute_key, digest, value_key
 from snn_optimizer.raising.slices import Step
+from snn_optimizer.raising.uniform import uniform
 
 __all__ = ["COMMUTATIVE", "Difference", "Shift", "origin", "output_index", "producer_of"]
 
@@ -133,7 +134,7 @@ class Shift:
         for node in self._nodes:
             for slot, value in enumerate(node.inputs if not is_standard(node, "Identity") else ()):
                 shape = shape_of_constant(origin(value))
-                if shape is not None and len(shape) > 1:
+                if shape is not None and len(shape) > 1 and not self._starts(node, value):
                     alike[shape, slot, self.key(node)].append((node, value))
                     break
         for readers in alike.values():
@@ -141,6 +142,10 @@ class Shift:
             for node, value in readers if len(readers) > 1 else ():
                 groups[self.value_key(value)].append(node)
             yield from (group for group in groups.values() if len(group) > 1)
+
+    def _starts(self, node: Node, value: Value) -> bool:
+        """Tell whether a node reads a fill: what layers start from is alike in all of them, and no weight."""
+        return is_standard(node, *_ARITHMETIC) and uniform(value) is not None
 
     def _readers_of_currents(self) -> Iterator[list[Node]]:
         """Yield nodes that read what does not change in time, where nothing else told of their steps."""

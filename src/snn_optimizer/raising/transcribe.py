@@ -16,7 +16,7 @@ from snn_optimizer.ir import Array, Node, Value, array_of, is_constant
 from snn_optimizer.ir.contents import value_key
 from snn_optimizer.ops import Expression, Program
 from snn_optimizer.raising.parameter_names import ParameterNamer, threshold_of
-from snn_optimizer.raising.regions import Region
+from snn_optimizer.raising.regions import TESTS, Region
 from snn_optimizer.raising.spellings import combined, compared, contains, first_test, ordered, shared_parts, substituted
 from snn_optimizer.raising.step_graph import State
 
@@ -28,7 +28,6 @@ _BINARY: Final[Mapping[str, str]] = {
     "Min": "min", "Mul": "mul", "Sub": "sub",
 }  # fmt: skip
 _UNARY: Final[Mapping[str, str]] = {"Abs": "abs", "Floor": "floor", "Neg": "neg", "Relu": "relu", "Sign": "sign"}
-_TESTS_OF_ONNX: Final = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal")
 
 
 class Untranscribed(Exception):  # noqa: N818 - a refusal on its way to a remark
@@ -118,12 +117,13 @@ class _Transcriber:
         return [first, second] if self._reads(second.after, first.before) else [second, first]
 
     def _reads(self, value: Value, wanted: Value) -> bool:
+        """Tell whether a value changes with another otherwise than by a threshold test of it."""
         pending, seen = [value], set()
         while pending:
             current = pending.pop()
             if current is wanted:
                 return True
-            if self.region.makes(current) and id(current) not in seen:
+            if self.region.makes(current) and current.inputs[0].op not in TESTS and id(current) not in seen:
                 seen.add(id(current))
                 pending.extend(current.inputs[0].inputs)
         return False
@@ -186,7 +186,7 @@ class _Transcriber:
         target = int(node.attrs["to"])
         inner = node.inputs[0]
         maker = inner.inputs[0] if self.region.makes(inner) else None
-        if maker is not None and maker.op in (*_TESTS_OF_ONNX, "Not") and target == _FLOAT:
+        if maker is not None and maker.op in (*TESTS, "Not") and target == _FLOAT:
             return self.expression(inner)
         if maker is not None and maker.op == "Cast" and int(maker.attrs["to"]) == _INT64 and target == _FLOAT:
             return Expression("trunc", (self.expression(maker.inputs[0]),))

@@ -16,6 +16,11 @@ TWO = Network((Layer(4, "gemm", SUBTRACT), Layer(3, "gemm", SUBTRACT)))
 FRAMES = Network((Layer(3, "conv", SUBTRACT), Layer(4, "conv", SUBTRACT, normalise=True)), features=(1, 4, 4))
 DELAYED = Network((Layer(4, "gemm-plain", Neuron(charge="leak", reset="subtract", reset_delay=1)),))
 
+READOUT = Network(
+    (Layer(4, "gemm", SUBTRACT), Layer(3, "gemm", Neuron(charge="decay", reset="none", output="membrane")))
+)
+ALIKE = Network((Layer(4, "gemm", SUBTRACT), Layer(4, "gemm", SUBTRACT)))
+SYNAPTIC = Network((Layer(4, "gemm", Neuron(charge="synaptic", reset="zero", reset_delay=1)),))
 RESIDUAL = Network((Layer(4, "gemm", SUBTRACT), Layer(4, "gemm", SUBTRACT), Layer(4, "gemm", SUBTRACT, residual=0)))
 
 CASES = {
@@ -25,6 +30,9 @@ CASES = {
     "a constant current of fixed batch": (DELAYED, Habits(slicing="static", hoist="first", outputs=("max",), batch=1)),
     "time folded into the batch": (FRAMES, Habits(hoist="every", initial="folded")),
     "residuals of single steps around whole sequences": (RESIDUAL, Habits(hoist="every", time_axis=1)),
+    "a mean and a maximum that run along with a readout": (READOUT, Habits(outputs=("mean", "max"), initial="folded")),
+    "layers that start from the same fill": (ALIKE, Habits(outputs=("last", "finals"), initial="constant", batch=3)),
+    "a current that a spike changes by nothing": (SYNAPTIC, Habits(reset_signal="recomputed")),
     "batch before time, folded": (FRAMES, Habits(hoist="every", initial="folded", time_axis=1)),
 }
 

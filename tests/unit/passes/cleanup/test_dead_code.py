@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+from collections.abc import Callable
 
 import numpy as np
 import onnx
@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import DOMAIN, NeuronVariant, function_proto
 from snn_optimizer.passes.cleanup.dead_code import DeadCode
+from tests.support.growth import assert_linear
 from tests.unit.passes.cleanup.harness import HEADER, apply, check
 
 
@@ -333,7 +334,7 @@ def test_a_dead_state_that_is_a_shared_constant():
 
 
 def test_linear_time():
-    def seconds(number: int) -> float:
+    def prepared(number: int) -> Callable[[], None]:
         nodes = []
         for i in range(number):
             nodes.append(helper.make_node("Neg", ["x" if i == 0 else f"a{i - 1}"], [f"a{i}"]))
@@ -346,10 +347,11 @@ def test_linear_time():
             [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2])],
         )
         loaded = SNNGraph.from_onnx(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)]))
-        start = time.process_time()
-        outcome, _ = apply(DeadCode(), loaded)
-        assert outcome.changes == number
-        return time.process_time() - start
 
-    seconds(100)
-    assert seconds(8000) < 24 * max(seconds(1000), 0.004)
+        def task() -> None:
+            outcome, _ = apply(DeadCode(), loaded)
+            assert outcome.changes == number
+
+        return task
+
+    assert_linear(prepared, 1000)
