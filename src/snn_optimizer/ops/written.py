@@ -71,6 +71,7 @@ class _Writer:
         self.like = like
         self.prefix = prefix
         self.known = dict(known)  # text of an expression to the name of its value
+        self.given: set[str] = set()
 
     def value(self, expression: Expression) -> str:
         """Return the name of the value of an expression."""
@@ -115,11 +116,12 @@ class _Writer:
         text = expression.text
         made = self.value(expression)
         last = self.lines[-1] if self.lines else ""
-        if last.startswith(f"{made} = ") and expression.operation != "name":
+        if last.startswith(f"{made} = ") and expression.operation != "name" and made not in self.given:
             self.lines[-1] = f"{name} = {last.partition(' = ')[2]}"
             self.known = {key: name if value == made else value for key, value in self.known.items()}
         else:
             self.lines.append(f"{name} = Identity({made})")
+        self.given.add(name)
         self.known[text] = name
         self.known[name] = name
 

@@ -1,10 +1,7 @@
-"""From a correspondence of nodes to a loop: lanes, the step of every node, and the proof.
+"""From a correspondence of nodes to a loop, and the proof that it is one.
 
-A *lane* is one node of the step, as it stands in the file once per step. The step of a
-lane's first node follows from what it reads: not before its operands, a node of a sequence's
-step t not before t, and, where that leaves a choice, as late as its readers allow but
-present at the first step.
-
+A *lane* is one node of the step, as it stands in the file once per step
+(:mod:`~snn_optimizer.raising.chains`); its steps are found by :mod:`~snn_optimizer.raising.schedule`.
 What :func:`find_loops` returns is proved, not conjectured: from the first step of the loop
 on, every node is the same operator with the same attributes, and every operand is the same
 kind of thing at the same distance in time (one value for all steps, one step of a sequence, a
@@ -13,17 +10,17 @@ node of this step, a node of an earlier step).
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from snn_optimizer.ir import Module, Node, Value, describe, is_missing, shape_of_constant
+from snn_optimizer.ir import Module, Node, Value, describe, is_missing
+from snn_optimizer.raising.bridges import bridge, read_states
+from snn_optimizer.raising.chains import between, chained, components_of
 from snn_optimizer.raising.first_step import FirstStep, Unexplained
 from snn_optimizer.raising.loop import Lane, Loop, Operand
-from snn_optimizer.raising.regions import ELEMENTWISE, TESTS
+from snn_optimizer.raising.schedule import Schedule, Unscheduled
 from snn_optimizer.raising.shift import COMMUTATIVE, Shift, origin, output_index, producer_of
 from snn_optimizer.raising.slices import Step, steps_of
-from snn_optimizer.raising.uniform import uniform
 
 __all__ = ["Found", "Irregular", "find_loops"]
 
@@ -68,14 +65,32 @@ class Found:
 
 
 def find_loops(module: Module, nodes: Sequence[Node]) -> Found:
-    """Find the unrolled loops among the nodes of one graph, in linear time."""
+    """Find the unrolled loops among the nodes of one graph, in linear time.
+
+    Where a file of two steps folded the first, most nodes of the step are there once; that is
+    assumed only if no loop shows otherwise.
+    """
     steps = steps_of(nodes)
+    found = _found(module, nodes, steps, short=False)
+    if found.loops:
+        return found
+    again = _found(module, nodes, steps, short=True)
+    return again if again.loops else found
+
+
+def _found(module: Module, nodes: Sequence[Node], steps: Mapping[int, Step], *, short: bool) -> Found:
     shift = Shift(module, nodes, steps)
     shift.find()
-    owner = _chain(nodes, shift)
+    if short:
+        bridge(shift, nodes, steps)
+    else:
+        shift.follow_currents()
+    owner = chained(nodes, shift)
+    if short:
+        owner |= between(nodes, owner, steps)
     loops: list[Loop] = []
     refused: list[Irregular] = []
-    for lanes in _components(owner):
+    for lanes in components_of(owner):
         if not _is_temporal(lanes):
             continue
         builder = _Builder(module, shift, steps, lanes, owner)
@@ -91,53 +106,12 @@ def _is_temporal(lanes: Sequence[Lane]) -> bool:
     return len(lanes) > 1
 
 
-def _chain(nodes: Sequence[Node], shift: Shift) -> dict[int, tuple[Lane, int]]:
-    """Follow the correspondence from first to last nodes; return lane and position of each node."""
-    owner: dict[int, tuple[Lane, int]] = {}
-    for node in nodes:
-        if id(node) in shift.before or id(node) not in shift.after:
-            continue
-        chain = [node]
-        while (following := shift.after.get(id(chain[-1]))) is not None:
-            chain.append(following)
-        lane = Lane(chain)
-        owner.update((id(member), (lane, position)) for position, member in enumerate(chain))
-    return owner
-
-
-def _components(owner: Mapping[int, tuple[Lane, int]]) -> list[list[Lane]]:
-    """Group lanes that read each other; a sequence and its steps are no connection."""
-    lanes = {id(lane): lane for lane, _ in owner.values()}
-    root = {key: key for key in lanes}
-
-    def find(key: int) -> int:
-        while root[key] != key:
-            root[key] = root[root[key]]
-            key = root[key]
-        return key
-
-    for lane in lanes.values():
-        for node in lane.nodes:
-            for value in node.inputs:
-                producer = producer_of(value)
-                if producer is not None and id(producer) in owner:
-                    root[find(id(owner[id(producer)][0]))] = find(id(lane))
-    groups: defaultdict[int, list[Lane]] = defaultdict(list)
-    for key, lane in lanes.items():
-        groups[find(key)].append(lane)
-    return list(groups.values())
-
-
 def _has_steps(step: Step, loop: Loop, seen: int) -> bool:
     """Tell whether a sequence reaches over all steps of a loop; the file reads it up to step ``seen`` of these."""
     shape = step.source.shape
     length = shape[step.axis] if shape is not None and -len(shape) <= step.axis < len(shape) else None
     reaches = loop.last <= seen or (isinstance(length, int) and step.index + loop.last < length)
     return reaches and step.index + loop.first >= 0
-
-
-def _is_weight(value: Value) -> bool:
-    return len(shape_of_constant(value) or ()) > 1
 
 
 class _Builder:
@@ -156,21 +130,25 @@ class _Builder:
         self.steps = steps
         self.lanes = lanes
         self.owner = owner
-        self.follows_on = {id(d.node) for d in shift.differences if uniform(d.before.outputs[0]) is None}
+        self.schedule = Schedule(lanes, owner, steps, shift)
 
     def build(self) -> Loop:
         first = last = 0
         found: _NotALoop | None = None
         for folded in (True, False):
-            self._schedule(folded=folded)
+            try:
+                self.schedule.assign(folded=folded)
+            except Unscheduled as error:
+                raise _NotALoop("no-schedule", 0, error.node, str(error)) from None
             first = max(lane.offset for lane in self.lanes)
             last = max(lane.last for lane in self.lanes)
             if first > 1 and folded:
                 continue
-            self._check_range(first, last)
+            self._check_ends(first, last)
             try:
                 loop = self._proved(0, last)
                 FirstStep(loop, self.shift, self.steps).absorb()
+                read_states(loop, self.shift)
             except Unexplained:
                 continue
             except _NotALoop as error:
@@ -185,7 +163,9 @@ class _Builder:
             raise found if found is not None and found.irregular.step > error.irregular.step else error from None
 
     def _proved(self, first: int, last: int) -> Loop:
-        loop = Loop(first, last, self._in_order(last - 1))
+        if last == first:
+            raise _NotALoop("one-step", last, self.lanes[0].nodes[0], "only one step is left to roll")
+        loop = Loop(first, last, self._in_order(last))
         for lane in loop.lanes:
             loop.owner.update((id(node), (lane, lane.offset + p)) for p, node in enumerate(lane.nodes))
         for lane in loop.lanes:
@@ -210,161 +190,12 @@ class _Builder:
                 raise _NotALoop("needs-itself", place[1], node, "all steps read something made of it")
             pending.extend(node.inputs)
 
-    # --------------------------------------------------------------- schedule
+    # ------------------------------------------------------------------ range
 
-    def _schedule(self, *, folded: bool) -> None:
-        """Give each lane its first step.
-
-        With ``folded``, lanes may have no node at the first step: those that compute with one
-        value of the step before only, which move a state but never add one, and those whose
-        first node corresponds to a node that is not like it.
-        """
-        edges = self._edges()
-        offsets = self._earliest(edges, folded=folded)
-        steps = self._steps_run()
-        movable = self._movable(edges) if folded else set()
-        for lane in self.lanes:
-            late = id(lane) in movable and len(lane.nodes) < steps
-            lane.offset = max(offsets[id(lane)], 1 if late else 0)
-        self._relax(edges)
-
-    def _movable(self, edges: Mapping[tuple[int, int], int]) -> set[int]:
-        """Return the lanes that others read and that compute with one value only, tests not counted as such."""
-        read_by: defaultdict[int, list[int]] = defaultdict(list)
-        for read, reader in edges:
-            read_by[reader].append(read)
-        lanes = {id(lane): lane for lane in self.lanes}
-        roots: dict[int, int] = {}
-
-        def root(key: int) -> int:
-            if key in roots:
-                return roots[key]
-            roots[key] = key
-            lane = lanes[key]
-            node = lane.nodes[-1]
-            sliced = any(id(origin(value)) in self.steps for value in node.inputs)
-            if node.op in ELEMENTWISE - TESTS and not sliced and read_by[key]:
-                found = {root(read) for read in read_by[key]}
-                if len(found) == 1:
-                    roots[key] = found.pop()
-            return roots[key]
-
-        read_keys = {key for key, _ in edges}
-        return {
-            key for key in lanes if root(key) != key and key in read_keys and not self._starts_from_fill(lanes[key])
-        }
-
-    def _starts_from_fill(self, lane: Lane) -> bool:
-        """Tell whether the readers of a lane start from zeros that are made at run time: it is a state then."""
-        first = lane.nodes[0]
-        for value in first.outputs:
-            for reader in value.outputs:
-                owner, position = self.owner.get(id(reader), (lane, 0))
-                if position == 0:
-                    continue
-                for operand in owner.nodes[position - 1].inputs:
-                    maker = producer_of(operand)
-                    if maker is not None and id(maker) not in self.owner and uniform(operand) is not None:
-                        return True
-        return False
-
-    def _edges(self) -> dict[tuple[int, int], int]:
-        """Return, per pair of lanes, the least offset of the reader above that of what it reads."""
-        edges: dict[tuple[int, int], int] = {}
-        for lane in self.lanes:
-            for position, node in enumerate(lane.nodes):
-                for value in node.inputs:
-                    producer = producer_of(value)
-                    found = None if producer is None else self.owner.get(id(producer))
-                    if found is not None:
-                        key = id(found[0]), id(lane)
-                        edges[key] = max(edges.get(key, found[1] - position), found[1] - position)
-        return edges
-
-    def _earliest(self, edges: Mapping[tuple[int, int], int], *, folded: bool) -> dict[int, int]:
-        lanes = {id(lane): lane for lane in self.lanes}
-        least = {key: self._own_earliest(lane) for key, lane in lanes.items()}
-        if all(least[key] == -len(lane.nodes) for key, lane in lanes.items()):
-            anchor = self._anchor()
-            least[id(anchor)] = 0
-        if folded:
-            count = self._steps_run()
-            for lane in self.lanes:
-                if len(lane.nodes) == count:
-                    least[id(lane)] = max(least[id(lane)], 0)
-                if id(lane.nodes[0]) in self.follows_on:
-                    least[id(lane)] = max(least[id(lane)], 1)
-        readers: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for (read, reader), distance in edges.items():
-            readers[read].append((reader, distance))
-        pending, rounds = list(lanes), 0
-        while pending:
-            following: dict[int, None] = {}
-            for key in pending:
-                for reader, distance in readers[key]:
-                    if least[key] + distance > least[reader]:
-                        least[reader] = least[key] + distance
-                        following[reader] = None
-            pending, rounds = list(following), rounds + 1
-            if rounds > len(lanes) + 1:
-                node = lanes[pending[0]].nodes[0]
-                raise _NotALoop("no-schedule", 0, node, "nodes of different steps need each other")
-        return least
-
-    def _steps_run(self) -> int:
-        """Return how many steps the file has: of what is stacked, else of the synapses, else of anything."""
-        stacked = [len(lane.nodes) for lane in self.lanes if self._stacked(lane) > -len(lane.nodes)]
-        return max(stacked, default=len(self._anchor().nodes))
-
-    def _anchor(self) -> Lane:
-        """Return the lane whose first node is of step 0 when no sequence says so: the longest of the synapses."""
-        weighted = [lane for lane in self.lanes if any(_is_weight(value) for value in lane.nodes[0].inputs)]
-        return max(weighted or self.lanes, key=lambda lane: len(lane.nodes))
-
-    def _own_earliest(self, lane: Lane) -> int:
-        """Return the offset below which no lane may start: of the steps of sequences it reads."""
-        least = -len(lane.nodes)
-        for position, node in enumerate(lane.nodes):
-            for value in node.inputs:
-                step = self.steps.get(id(origin(value)))
-                if step is not None:
-                    least = max(least, step.index - position)
-        return max(least, self._stacked(lane))
-
-    def _stacked(self, lane: Lane) -> int:
-        """Return the offset that a stack of the lane's values asks for."""
-        node = lane.nodes[-1]
-        for value in node.outputs:
-            for reader in value.outputs:
-                if reader.op == "Concat" and len(reader.inputs) >= len(lane.nodes) and len(reader.inputs) > 1:
-                    index = max(slot for slot, read in enumerate(reader.inputs) if read is value)
-                    return index - (len(lane.nodes) - 1)
-        return -len(lane.nodes)
-
-    def _relax(self, edges: Mapping[tuple[int, int], int]) -> None:
-        """Move what is too late for its readers to an earlier step."""
-        lanes = {id(lane): lane for lane in self.lanes}
-        read_by: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
-        for (read, reader), distance in edges.items():
-            read_by[reader].append((read, distance))
-        pending = list(lanes)
-        while pending:
-            following: dict[int, None] = {}
-            for key in pending:
-                for read, distance in read_by[key]:
-                    latest = lanes[key].offset - distance
-                    if lanes[read].offset > latest:
-                        lanes[read].offset = latest
-                        following[read] = None
-            pending = list(following)
-
-    def _check_range(self, first: int, last: int) -> None:
-        steps = last - first + 1
+    def _check_ends(self, first: int, last: int) -> None:
         if first > 1:
             lane = max(self.lanes, key=lambda lane: lane.offset)
             raise self._difference(lane.nodes[0], first - 1)
-        if steps < 2:
-            raise _NotALoop("one-step", last, self.lanes[0].nodes[0], "only one step is left to roll")
         for lane in self.lanes:
             if lane.last < last - 1:
                 raise self._difference(lane.nodes[-1], lane.last + 1)
@@ -376,12 +207,12 @@ class _Builder:
             return _NotALoop("step-differs", step, node, "nothing at this step corresponds to it")
         return _NotALoop("step-differs", step, difference.before, difference.reason)
 
-    def _in_order(self, step: int) -> list[Lane]:
-        """Return the lanes in an order of computation: that of their nodes at one step."""
+    def _in_order(self, last: int) -> list[Lane]:
+        """Return the lanes in an order of computation: of the last step, then what is not needed there any more."""
 
-        def place(lane: Lane) -> int:
-            node = lane.at(step)
-            return 0 if node is None else self.shift.position[id(node)]
+        def place(lane: Lane) -> tuple[bool, int]:
+            node = lane.at(last)
+            return node is None, self.shift.position[id(node or lane.nodes[-1])]
 
         return sorted(self.lanes, key=place)
 

@@ -80,7 +80,7 @@ class Shift:
         self._value_keys: dict[int, Hashable] = {}
 
     def find(self) -> None:
-        """Follow all seeds: stacks of steps, readers of one weight, of one current, and what reads these."""
+        """Follow stacks of steps, readers of one weight, and what reads these."""
         for node in reversed(self._nodes):
             if is_standard(node, "Concat", "Sum", "Max", "Min", "Mean") and len(node.inputs) > 1:
                 self._follow_neighbours([producer_of(value) for value in node.inputs])
@@ -88,6 +88,9 @@ class Shift:
             self._follow_neighbours([node for node in readers if id(node) not in self.after])
         self._follow_sequences()
         self._extend()
+
+    def follow_currents(self) -> None:
+        """Follow readers of one current that never changes, where nothing else told of their steps."""
         for readers in self._readers_of_currents():
             self._follow_neighbours(readers)
         self._extend()

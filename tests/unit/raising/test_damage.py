@@ -24,6 +24,7 @@ NEURONS = {"leaky": SNNTORCH_LEAKY, "soft": SPIKINGJELLY_SOFT, "norse": NORSE_LI
 HABITS = {
     "plain": Habits(outputs=("stack", "sum", "finals")),
     "slices": Habits(slicing="slice", outputs=("stack", "last"), constants="literals"),
+    "folded": Habits(outputs=("last", "finals"), initial="folded"),
     "hoisted": Habits(hoist="first", time_axis=1, outputs=("stack", "mean")),
 }
 
@@ -33,24 +34,33 @@ def network(name: str) -> Network:
     return Network((Layer(5, "gemm", neuron, recurrent="bias"), Layer(4, "matmul-add", neuron)), seed=5)
 
 
-def damaged(name: str, habits: str, kind: str, seed: int) -> tuple[onnx.ModelProto, int]:
+def damaged(name: str, habits: str, kind: str, seed: int, steps: int = STEPS) -> tuple[onnx.ModelProto, int]:
     try:
-        return damage(unroll(network(name), STEPS, HABITS[habits]), np.random.default_rng(seed), kind)
+        return damage(unroll(network(name), steps, HABITS[habits]), np.random.default_rng(seed), kind)
     except UndamagedError:
         pytest.skip(f"there is no {kind} to damage")
 
 
-def assert_same_bits(before: onnx.ModelProto, after: onnx.ModelProto) -> None:
+def assert_same_bits(before: onnx.ModelProto, after: onnx.ModelProto, steps: int = STEPS) -> None:
     first, second = session(before), session(after)
     names = [output.name for output in first.get_outputs()]
     for batch, rate in ((1, 0.9), (8, 0.4)):
-        feeds = binary_trains(before, STEPS, batch, rate=rate)
+        feeds = binary_trains(before, steps, batch, rate=rate)
         for name, old, new in zip(names, first.run(names, feeds), second.run(names, feeds), strict=True):
             assert old.dtype == new.dtype
             np.testing.assert_array_equal(new, old, err_msg=name)
 
 
 CASES = [("leaky", "plain"), ("soft", "slices"), ("norse", "hoisted")]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", NEURONS)
+def test_damage_in_a_model_of_two_steps_keeps_its_bits(name: str, kind: str, seed: int) -> None:
+    model, _ = damaged(name, "folded", kind, seed, 2)
+    graph, _ = run_job(SNNGraph.from_onnx(model), Job(pipeline="@O1", verify=False))
+    assert_same_bits(model, graph.to_onnx(), 2)
 
 
 @pytest.mark.parametrize("seed", SEEDS)

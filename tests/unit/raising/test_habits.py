@@ -75,8 +75,20 @@ def test_the_steps_are_gone(case: str) -> None:
     network, habits = CASES[case]
     (_, short), (model, long) = (raised(network, habits, steps) for steps in (5, 9))
     assert len(short.graph.node) == len(long.graph.node)
-    assert sum(node.domain == DOMAIN for node in long.graph.node) == len(network.layers)
+    assert sum(node.domain == DOMAIN for node in long.graph.node) >= len(network.layers)
     assert_same_results(model, long, 9, habits.batch or 3)
+
+
+@pytest.mark.parametrize("outputs", ["stack", "sum", "last", "finals"])
+@pytest.mark.parametrize("initial", ["shape", "folded"])
+@pytest.mark.parametrize("delay", [0, 1])
+@pytest.mark.parametrize("steps", [2, 3, 5])
+def test_few_steps_are_rolled(steps: int, delay: int, initial: str, outputs: str) -> None:
+    neuron = Neuron(charge="decay", reset="subtract", reset_delay=delay)
+    network = Network((Layer(4, "gemm", neuron), Layer(3, "gemm", neuron)))
+    model, after = raised(network, Habits(outputs=(outputs,), initial=initial), steps)
+    assert sum(node.domain == DOMAIN for node in after.graph.node) >= 2
+    assert_same_results(model, after, steps, 3)
 
 
 @pytest.mark.parametrize("case", TEMPTING)
