@@ -6,7 +6,7 @@ import difflib
 import os
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -23,7 +23,7 @@ from snn_optimizer.ir import InputDomain, SNNGraph
 from snn_optimizer.lowering.emit import emit
 from snn_optimizer.lowering.step_form import steps_of
 from snn_optimizer.passes import registry
-from snn_optimizer.passes.base import Exactness, Frontend, PassContext
+from snn_optimizer.passes.base import Exactness, Frontend, Pass, PassContext
 from snn_optimizer.pipeline import PassResult, PassStatus
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.pipeline.guard import Guard
@@ -52,6 +52,7 @@ __all__ = [
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
 Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Dataset
+FITTED = 0.6  # share of the calibration samples that weights are fitted to, where a budget is measured on the others
 LARGEST_IN_MEMORY = 256 << 20  # bytes of weights that are serialized only to be counted
 DEFAULT_PASSES = ("dead-neuron-elimination", "redundancy-elimination", "layer-fusion")
 CLASSIC_TEXT = {
@@ -123,12 +124,13 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     if weakest >= Exactness.PROFILED:
         _load_rates(graph, job, original, calibration)
     report.before = _size(graph, _file_bytes(model) or _stored_bytes(graph))
-    guard = Guard(original, calibration, job.budget, domain, job.seed) if job.verify and session else None
+    fitted, unseen = _parted(calibration, pipeline, job, report)
+    guard = Guard(original, calibration, job.budget, domain, job.seed, unseen) if job.verify and session else None
     manager = PassManager(
         domain=domain,
         checker=guard,
         evaluate_node=node_evaluator,
-        activity=None if calibration is None else MeasuredActivity(calibration),
+        activity=None if fitted is None else MeasuredActivity(fitted),
         has_budget=job.budget.is_set,
         instruments=job.instruments,
         limit=job.limit,
@@ -396,17 +398,34 @@ def _run_one(graph: SNNGraph, name: str, options: dict[str, object]) -> PassResu
 
 def _weakest(pipeline: Pipeline) -> Exactness:
     """Return the weakest claim of a pipeline; also finds unknown passes and options early."""
+    return max((one.claim for one in _passes(expand(pipeline).elements)), default=Exactness.BITWISE)
 
-    def claims(elements: Sequence[Any]) -> list[Exactness]:
-        found = []
-        for element in elements:
-            if hasattr(element, "body"):
-                found += claims(element.body)
-            else:
-                found.append(registry.create(element.name, dict(element.options)).claim)
-        return found
 
-    return max(claims(expand(pipeline).elements), default=Exactness.BITWISE)
+def _passes(elements: Sequence[Any]) -> Iterator[Pass]:
+    for element in elements:
+        if hasattr(element, "body"):
+            yield from _passes(element.body)
+        else:
+            yield registry.create(element.name, dict(element.options))
+
+
+def _parted(
+    calibration: Dataset | None, pipeline: Pipeline, job: Job, report: OptimizationReport
+) -> tuple[Dataset | None, Dataset | None]:
+    """Return the samples weights are fitted to, and those a budget is measured on; None where nothing is fitted."""
+    if calibration is None or not job.budget.is_set or not any(one.fits for one in _passes(expand(pipeline).elements)):
+        return calibration, None
+    batch = calibration.fixed_batch or 1
+    whole = calibration.samples // batch
+    if whole < 2:
+        report.warnings.append("one batch of samples is too few to fit weights and measure the budget on others")
+        return None, None
+    order = np.random.default_rng(job.seed).permutation(whole)
+    samples = (order[:, np.newaxis] * batch + np.arange(batch)).reshape(-1)
+    cut = round(FITTED * whole) * batch
+    fitted, unseen = calibration.take(np.sort(samples[:cut])), calibration.take(np.sort(samples[cut:]))
+    report.split = f"weights fitted to {fitted.samples} samples, the budget measured on {unseen.samples} others"
+    return fitted, unseen
 
 
 def _session(original: ModelSource, report: OptimizationReport) -> Session | None:

@@ -230,6 +230,8 @@ def _print_verdict(report: OptimizationReport, output: Path | None, options: dic
     if report.exactness == "lossy" and report.evidence.verdict == "DIFFERENT":
         verdict = verdict.replace("DIFFERENT", "LOSSY, within the budget", 1)
     click.echo(f"verdict  {verdict}")
+    if report.split:
+        click.echo(f"samples  {report.split}")
     if report.form:
         click.echo(f"form     {report.form}")
     if output is not None and not options["dry_run"]:

@@ -1,8 +1,10 @@
-"""Measured spikes of the current graph, for refits."""
+"""Measured signals of the current graph, for refits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,16 +12,22 @@ import numpy.typing as npt
 from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.recording import Recorder
-from snn_optimizer.ir import SNNGraph
+from snn_optimizer.execution.signals import Signals
+from snn_optimizer.ir import Node, SNNGraph
 
 __all__ = ["MeasuredActivity"]
 
 
 @dataclass(frozen=True, slots=True)
 class MeasuredActivity:
-    """Runs the graph as it is now on a data set and returns statistics of its spikes."""
+    """Runs the graph as it is now on a data set and returns what happens inside."""
 
     dataset: Dataset
+
+    @property
+    def samples(self) -> int:
+        """Number of samples."""
+        return self.dataset.samples
 
     def gram(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float64] | None:
         """Return mean second moments of the population's spikes, a constant 1 last; ``None`` if it cannot be run."""
@@ -27,3 +35,12 @@ class MeasuredActivity:
             return Recorder(graph.to_onnx(), self.dataset).gram(population)
         except ExecutionError:
             return None
+
+    def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
+        """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
+        names = [node.inputs[0].name for node in nodes]
+        try:
+            found = Signals(graph.to_onnx(), self.dataset, names).record()
+        except ExecutionError:
+            return [None] * len(names)
+        return [found.get(name) for name in names]

@@ -11,7 +11,7 @@ With the runtime's optimizer off, exposing a value changes no other value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -23,7 +23,7 @@ from snn_optimizer import ops
 from snn_optimizer.errors import UnsupportedModelError
 from snn_optimizer.ops import NeuronVariant
 
-__all__ = ["Exposed", "Source", "Tap", "instrument"]
+__all__ = ["Exposed", "Source", "Tap", "expose", "instrument"]
 
 Array = npt.NDArray[Any]
 
@@ -137,6 +137,21 @@ def instrument(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[Tap, ...]
     return copy, tuple(_Instrumenter(copy).taps())
 
 
+def expose(model: onnx.ModelProto, names: Iterable[str]) -> tuple[onnx.ModelProto, dict[str, Exposed]]:
+    """Expose values by name, of the main graph and of the bodies of its loops.
+
+    Returns
+    -------
+    onnx.ModelProto
+        A copy whose first outputs are those of ``model``.
+    dict of Exposed
+        By name; a value that is in another place is missing.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    return copy, _Instrumenter(copy).values(set(names))
+
+
 @dataclass(slots=True)
 class _Scope:
     """A graph whose values calls can read, and how to expose them."""
@@ -185,6 +200,17 @@ class _Instrumenter:
                 yield self._tap(node, main)
             elif node.op_type in _LOOPS and node.domain in ("", "ai.onnx"):
                 yield from self._loop(node, main)
+
+    def values(self, names: Collection[str]) -> dict[str, Exposed]:
+        main = _Scope(self.graph, outputs={info.name: info.name for info in self.graph.output})
+        loops = [node for node in self.graph.node if node.op_type in _LOOPS and node.domain in ("", "ai.onnx")]
+        bodies = [next(each.g for each in node.attribute if each.name == "body") for node in loops]
+        scopes = [main, *(_Scope(body, node, main) for body, node in zip(bodies, loops, strict=True))]
+        found: dict[str, Exposed] = {}
+        for scope in scopes:
+            for name in sorted((scope.local - scope.constants.keys()) & (set(names) - found.keys())):
+                found[name] = Exposed(self._expose(name, scope), name, scope.loop is not None)
+        return found
 
     def _loop(self, loop: onnx.NodeProto, main: _Scope) -> Iterator[Tap]:
         body = next(attribute.g for attribute in loop.attribute if attribute.name == "body")

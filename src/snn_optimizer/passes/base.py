@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
@@ -15,7 +15,7 @@ from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.ir import Node, SNNGraph
 from snn_optimizer.remarks import Remark, RemarkKind
 
-__all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal"]
+__all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal", "Spending"]
 
 
 class Exactness(IntEnum):
@@ -70,9 +70,28 @@ class ActivityProvider(Protocol):
     def gram(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float64] | None:
         """Return second moments of the population's spikes, a constant 1 last; ``None`` without data."""
 
+    def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
+        """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
+
 
 Evaluator = Callable[[Node, list[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
-Accept = Callable[[SNNGraph], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class Spending:
+    """What a candidate costs; true when that is within the budget."""
+
+    holds: bool
+    found: str
+
+    def __bool__(self) -> bool:
+        return self.holds
+
+    def __str__(self) -> str:
+        return self.found
+
+
+Accept = Callable[[SNNGraph], Spending]
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +164,8 @@ class Pass(ABC):
     exactness: ClassVar[Exactness]
     confirmed: ClassVar[bool] = False
     """Whether a bitwise claim rests on the runtime's kernels, and execution has to confirm it."""
+    fits: ClassVar[bool] = False
+    """Whether it fits weights to the calibration data; the budget is then measured on other samples."""
 
     @property
     def claim(self) -> Exactness:

@@ -26,6 +26,7 @@ from snn_optimizer.passes.base import (
     Outcome,
     Pass,
     PassContext,
+    Spending,
 )
 from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.records import PassResult, PassStatus
@@ -42,8 +43,8 @@ class Checker(Protocol):
     def check(self, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
         """Return whether the claim holds, and what was found."""
 
-    def accept(self, graph: SNNGraph) -> bool:
-        """Return whether the graph is within the caller's budget."""
+    def accept(self, graph: SNNGraph) -> Spending:
+        """Return whether the graph is within the caller's budget, and what it spends."""
 
 
 class Instrument:

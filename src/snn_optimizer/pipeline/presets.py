@@ -35,7 +35,7 @@ PRESETS: Final[Mapping[str, str]] = MappingProxyType(
             "redundancy-elimination,constant-neuron-folding,redundant-connection-removal),"
             "dead-neuron-elimination{measured},@O2"
         ),
-        "Oz": "@O3,prune{units budget},@O2",
+        "Oz": "@O3,compress-units,@O2",
         "classic": "dead-neuron-elimination{measured},redundancy-elimination,layer-fusion{measured}",
     }
 )

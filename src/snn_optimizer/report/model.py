@@ -65,6 +65,8 @@ class OptimizationReport:
         Fractions of spikes and of decisions that changed on the same data.
     form : str
         What was found when the result was written in another form; empty when it was not.
+    split : str
+        Which samples weights were fitted to, and on which the budget was measured; empty when nothing was fitted.
     warnings : list of str
     """
 
@@ -83,6 +85,7 @@ class OptimizationReport:
     seconds: float = 0.0
     warnings: list[str] = field(default_factory=list)
     form: str = ""
+    split: str = ""
 
     @property
     def params_before(self) -> int:
@@ -159,6 +162,7 @@ class OptimizationReport:
             "decisions_changed": self.decisions_changed,
             "seconds": self.seconds,
             "form": self.form,
+            "split": self.split,
             "warnings": list(self.warnings),
             "passes": [result.to_json() for result in self.pass_results],
         }

@@ -1,0 +1,164 @@
+"""Which presynaptic units a layer can do without, and what its weights must be then.
+
+A layer drives its neurons with ``W r``, where ``r`` are the presynaptic signals and a constant 1 (for the bias),
+filtered as the membrane filters them. With ``H`` the second moments of ``r``, the squared error of the drive
+that leaving out the signals ``B`` costs, when the other weights take over what they can, is
+
+    sum over rows of  w_B  inv((inv H)_BB)  w_B^T,
+
+and the weights that do it are ``w - w_B inv((inv H)_BB) (inv H)_B``: the optimal brain surgeon (Hassibi and
+Stork, NIPS 1992) for a quadratic that is exact here, because the drive is linear in the weights. Leaving out one
+more group is an update of ``inv H`` of the group's rank, not a new inverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["DENSE", "Elimination", "refit", "with_ridge"]
+
+Array = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
+
+DENSE = 0.75  # share of non-zeros above which zeros are not kept
+_TINY = 1e-12
+
+
+def with_ridge(moments: Array, ridge: float) -> Array:
+    """Return moments with ``ridge`` times their mean diagonal added, but for the constant, which is last."""
+    result = np.array(moments, np.float64)
+    inner = np.arange(len(result) - 1)
+    scale = float(np.mean(result[inner, inner])) if len(inner) else 0.0
+    result[inner, inner] += ridge * scale + _TINY
+    result[-1, -1] += _TINY
+    return result
+
+
+@dataclass(eq=False)
+class Elimination:
+    """Leaves out groups of inputs of one linear layer, one after the other.
+
+    Parameters
+    ----------
+    moments : array, shape (n + 1, n + 1)
+        Second moments of the filtered inputs and the constant, regularised.
+    weights : array, shape (rows, n + 1)
+        The bias is the last column.
+    groups : sequence of index arrays
+        Disjoint; inputs that leave together, of ``n``.
+    """
+
+    moments: Array
+    weights: Array
+    groups: Sequence[Indices]
+    energy: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weights = np.array(self.weights, np.float64)
+        self.energy = max(
+            float(np.einsum("ij,jk,ik->", self.weights, self.moments, self.weights, optimize=True)), _TINY
+        )
+        self._inverse: Array = np.asarray(np.linalg.inv(self.moments), np.float64)
+        self._place = np.arange(len(self.moments))  # where each input is in the compacted arrays
+        self._single = np.array([len(group) == 1 for group in self.groups])
+        self._first = np.array([int(group[0]) if len(group) else -1 for group in self.groups], np.int64)
+        self._gone = np.zeros(len(self.groups), np.bool_)
+        self._support = self._sparse_support()
+
+    def _sparse_support(self) -> npt.NDArray[np.bool_] | None:
+        support = self.weights != 0
+        support[:, -1] = True
+        return support if float(support[:, :-1].mean() if support.shape[1] > 1 else 1.0) < DENSE else None
+
+    def costs(self) -> Array:
+        """Return what leaving out each group next costs, as a share of the energy of the drive; infinite when gone."""
+        result = np.full(len(self.groups), np.inf)
+        power = np.einsum("ij,ij->j", self.weights, self.weights)
+        diagonal = np.diagonal(self._inverse)
+        some = self._single & ~self._gone
+        where = self._place[self._first[some]]
+        result[some] = power[where] / np.maximum(diagonal[where], _TINY)
+        for number in np.flatnonzero(~self._single & ~self._gone).tolist():
+            where = self._place[self.groups[number]]
+            if not len(where):
+                result[number] = 0.0
+                continue
+            columns = self.weights[:, where]
+            block = self._inverse[np.ix_(where, where)]
+            result[number] = float(np.einsum("ij,ij->", columns @ np.linalg.pinv(block, hermitian=True), columns))
+        return np.asarray(np.maximum(result, 0) / self.energy)
+
+    def leave_out(self, number: int) -> None:
+        """Leave a group out, and let the others take over."""
+        where = self._place[self.groups[number]]
+        self._gone[number] = True
+        if not len(where):
+            return
+        gain = np.linalg.pinv(self._inverse[np.ix_(where, where)], hermitian=True) @ self._inverse[where]
+        change = self.weights[:, where] @ gain
+        if self._support is not None:
+            change *= self._support
+        self.weights -= change
+        self._inverse -= self._inverse[:, where] @ gain
+        self._compact(where)
+
+    def _compact(self, gone: Indices) -> None:
+        """Forget inputs that are gone, when they are many enough to pay for it."""
+        self._place = np.array(self._place)
+        self.weights[:, gone] = 0
+        self._inverse[gone, :] = 0
+        self._inverse[:, gone] = 0
+        self._inverse[gone, gone] = 1
+        left = np.concatenate([group for group, out in zip(self.groups, self._gone, strict=True) if out])
+        dead = np.unique(self._place[left])
+        dead = dead[dead >= 0]
+        if 4 * len(dead) < len(self._inverse):
+            return
+        keep = np.ones(len(self._inverse), np.bool_)
+        keep[dead] = False
+        moved = np.full(len(keep), -1, np.int64)
+        moved[keep] = np.arange(int(keep.sum()))
+        self._place = np.where(self._place >= 0, moved[self._place], -1)
+        self.weights = np.ascontiguousarray(self.weights[:, keep])
+        self._inverse = np.ascontiguousarray(self._inverse[np.ix_(keep, keep)])
+        if self._support is not None:
+            self._support = np.ascontiguousarray(self._support[:, keep])
+
+
+def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float) -> Array:
+    """Return weights that drive a layer as before from the signals it has now.
+
+    The minimum of ``|drive - W r|^2 + lambda |W - old|^2`` over the data; rows keep their zeros where the layer is
+    sparse, so that non-zeros never grow.
+
+    Parameters
+    ----------
+    moments : array, shape (n + 1, n + 1)
+        Second moments of the filtered signals now and the constant.
+    cross : array, shape (n + 1, m + 1)
+        Moments of the signals now with those of the original network.
+    old : array, shape (rows, n + 1)
+        Weights of the signals that are left.
+    wanted : array, shape (rows, m + 1)
+        Weights of the original network.
+    ridge : float
+        ``lambda`` as a share of the mean second moment.
+    """
+    system = with_ridge(moments, ridge)
+    gap = cross @ wanted.T - moments @ old.T  # what the old weights leave unexplained
+    support = old != 0
+    support[:, -1] = True
+    share = float(support[:, :-1].mean()) if support.shape[1] > 1 else 1.0
+    if share >= DENSE:
+        return np.asarray(old + np.linalg.solve(system, gap).T)
+    result = np.array(old)
+    patterns, of_row = np.unique(support, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        rows = np.flatnonzero(of_row.reshape(-1) == number)
+        where = np.flatnonzero(pattern)
+        result[np.ix_(rows, where)] += np.linalg.solve(system[np.ix_(where, where)], gap[np.ix_(where, rows)]).T
+    return result

@@ -1,0 +1,91 @@
+"""A network with fewer units: cut, then every reader refitted on what it reads now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups
+from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.passes.base import ActivityProvider, PassContext
+from snn_optimizer.passes.unit_surgery import Mask, Surgeon
+from snn_optimizer.passes.weights.compensation import refit
+from snn_optimizer.passes.weights.drives import Filters, Reading, drive_weights, filters_of, is_supported, read
+
+__all__ = ["Shrinker"]
+
+Array = npt.NDArray[np.float64]
+
+
+@dataclass
+class Shrinker:
+    """Makes smaller networks of one, on the same data.
+
+    Attributes
+    ----------
+    readings : dict
+        What each contraction reads in the whole network, by its position; only those that can be refitted.
+    """
+
+    graph: SNNGraph
+    context: PassContext
+    activity: ActivityProvider
+    ridge: float
+    groups: UnitGroups = field(init=False)
+    readings: dict[int, Reading] = field(init=False)
+    filters: list[Filters] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.groups = self.context.analyses.get(UnitGroups)
+        contractions = self.groups.contractions
+        self.filters = [filters_of(self.groups, each) for each in contractions]
+        weights = [id(each.node.inputs[each.weight_slot]) for each in contractions]
+        signals = self.activity.read_by(self.graph, [each.node for each in contractions])
+        self.readings = {
+            number: read(each, found, self.filters[number])
+            for number, (each, found) in enumerate(zip(contractions, signals, strict=True))
+            if found is not None and weights.count(weights[number]) == 1 and is_supported(each)
+        }
+
+    def without(self, selected: Mask) -> tuple[SNNGraph, int]:
+        """Return a copy without the selected classes, refitted, and how many neurons are gone."""
+        copy = self.graph.copy(share_weights=True)
+        groups = AnalysisManager(copy.module, self.context.analyses.domain).get(UnitGroups)
+        rewriter = Rewriter(copy.module)
+        removed = Surgeon(copy, groups, rewriter).cut(selected)
+        rewriter.finish()
+        changed = False
+        for number, contraction in enumerate(groups.contractions):
+            gone = groups.mask_at(contraction.labels_in, selected)
+            changed = changed or bool(gone.any())
+            if changed and number in self.readings:
+                self._refit(copy, groups, number, selected)
+        return copy, removed
+
+    def _refit(self, copy: SNNGraph, groups: UnitGroups, number: int, selected: Mask) -> None:
+        contraction, before = groups.contractions[number], self.groups.contractions[number]
+        (signals,) = self.activity.read_by(copy, [contraction.node])
+        if signals is None:
+            return
+        now, then = read(contraction, signals, self.filters[number]), self.readings[number]
+        rows = ~groups.mask_at(contraction.labels_out, selected)
+        old, wanted = drive_weights(contraction), drive_weights(before)[rows]
+        new = refit(now.moments, now.cross(then), old, wanted, self.ridge)
+        if not np.isfinite(new).all():
+            return
+        self._write(copy, groups, contraction, new)
+
+    def _write(
+        self, copy: SNNGraph, groups: UnitGroups, contraction: Contraction, new: npt.NDArray[np.float64]
+    ) -> None:
+        rewriter = Rewriter(copy.module)
+        surgeon = Surgeon(copy, groups, rewriter)
+        columns = surgeon.columns(contraction)
+        shape = (columns.shape[1], columns.shape[0], *columns.shape[2:])
+        stored = np.swapaxes(new[:, :-1].reshape(shape), 0, 1).astype(columns.dtype)
+        surgeon.set_columns(contraction, stored)
+        if new[:, -1].any():
+            surgeon.add_to_bias(contraction, new[:, -1])
+        rewriter.finish()

@@ -1,0 +1,102 @@
+"""What a regression on filtered signals predicts is what the neurons' membranes do before they reset."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import helper, numpy_helper, parser
+
+from snn_optimizer.analyses import AnalysisManager, UnitGroups
+from snn_optimizer.execution import Session
+from snn_optimizer.execution.activity import MeasuredActivity
+from snn_optimizer.execution.data import Dataset
+from snn_optimizer.ir import SNNGraph
+from snn_optimizer.ops import NeuronVariant
+from snn_optimizer.passes.weights.drives import Filters, drive_weights, filters_of, read
+from tests.support.models import mlp
+
+
+def test_filters_are_those_of_membrane_and_synapse() -> None:
+    graph = SNNGraph.from_onnx(mlp((3, 4), variant=NeuronVariant("CubaLIF"), alpha=0.5, beta=0.75))
+    groups = AnalysisManager(graph.module).get(UnitGroups)
+    filters = filters_of(groups, groups.contractions[0])
+    assert (filters.beta, filters.alpha) == pytest.approx((0.75, 0.5))
+
+
+def test_rows_times_weights_are_the_filtered_drive() -> None:
+    rng = np.random.default_rng(0)
+    signals = (rng.random((6, 5, 3)) < 0.5).astype(np.float32)
+    weights = rng.normal(size=(4, 3))
+    graph = SNNGraph.from_onnx(_linear(weights))
+    contraction = AnalysisManager(graph.module).get(UnitGroups).contractions[0]
+    rows = read(contraction, signals, Filters(0.75, 0.5)).rows
+    wanted = np.zeros((6, 5, 4))
+    synapse = membrane = np.zeros((5, 4))
+    ones = one = 0.0
+    constants = []
+    for step in range(6):
+        synapse = 0.5 * synapse + signals[step] @ weights.T
+        membrane = 0.75 * membrane + synapse
+        wanted[step] = membrane
+        ones = 0.5 * ones + 1
+        one = 0.75 * one + ones
+        constants.append(one)
+    np.testing.assert_allclose(rows @ drive_weights(contraction).T, wanted.reshape(-1, 4), atol=1e-5)
+    np.testing.assert_allclose(rows[:, -1], np.repeat(constants, 5), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {},
+        {"pads": [1, 1, 1, 1]},
+        {"strides": [2, 1], "pads": [0, 1, 2, 1]},
+        {"dilations": [2, 2], "pads": [2, 2, 2, 2]},
+    ],
+)
+def test_patches_are_what_a_convolution_sums(attributes: dict[str, list[int]]) -> None:
+    rng = np.random.default_rng(1)
+    kernel = rng.normal(size=(4, 2, 3, 3)).astype(np.float32)
+    node = helper.make_node("Conv", ["x", "w"], ["y"], name="conv", **attributes)
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", 1, ["N", 2, 6, 6])],
+        [helper.make_tensor_value_info("y", 1, None)], [numpy_helper.from_array(kernel, "w")],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    maps = rng.normal(size=(3, 2, 2, 6, 6)).astype(np.float32)
+    (found,) = Session(model).run({"x": maps.reshape(6, 2, 6, 6)}).values()
+    contraction = AnalysisManager(SNNGraph.from_onnx(model).module).get(UnitGroups).contractions[0]
+    rows = read(contraction, maps, Filters()).rows
+    wanted = np.moveaxis(found, 1, 3).reshape(-1, 4)
+    np.testing.assert_allclose(rows @ drive_weights(contraction).T, wanted, atol=1e-4)
+
+
+def test_signals_are_placed_in_time_whichever_axis_comes_first() -> None:
+    text = {
+        "time first": "g (float[T,B,2] x) => (float[N,2] y) <int64[2] s = {-1, 2}> { f = Reshape(x, s) y = Gemm(f, w) }",
+        "batch first": "g (float[T,B,2] x) => (float[N,2] y) <int64[2] s = {-1, 2}> "
+        "{ t = Transpose<perm = [1, 0, 2]>(x) f = Reshape(t, s) y = Gemm(f, w) }",
+        "constant": "g (float[T,B,2] x) => (float[N,2] y) <int64[1] a = {0}> "
+        "{ f = ReduceMean<keepdims = 0>(x, a) y = Gemm(f, w) }",
+    }
+    train = np.random.default_rng(2).random((4, 3, 2)).astype(np.float32)
+    for name, graph in text.items():
+        model = parser.parse_model('<ir_version: 10, opset_import: ["" : 18]> ' + graph)
+        model.graph.initializer.append(numpy_helper.from_array(np.eye(2, dtype=np.float32), "w"))
+        data = Dataset.from_arrays({"x": train}, Session(model).inputs)
+        loaded = SNNGraph.from_onnx(model)
+        gemm = next(node for node in loaded.module.graph.nodes if node.op == "Gemm")
+        (found,) = MeasuredActivity(data).read_by(loaded, [gemm])
+        wanted = np.broadcast_to(train.mean(axis=0), train.shape) if name == "constant" else train
+        assert found is not None
+        np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=name)
+
+
+def _linear(weights: np.ndarray):
+    node = helper.make_node("MatMul", ["x", "w"], ["y"], name="linear")
+    graph = helper.make_graph(
+        [node], "g", [helper.make_tensor_value_info("x", 1, ["T", "B", 3])],
+        [helper.make_tensor_value_info("y", 1, ["T", "B", 4])],
+        [numpy_helper.from_array(weights.T.astype(np.float32), "w")],
+    )  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
