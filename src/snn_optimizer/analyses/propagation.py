@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from snn_optimizer import ops
+from snn_optimizer.analyses import axis_rules_linear  # noqa: F401 - its rules register themselves
 from snn_optimizer.analyses.axis_rules import RULES, opaque
 from snn_optimizer.analyses.axis_rules_shape import neuron
 from snn_optimizer.analyses.labels import Axes, Labels, LabelTable, Role

@@ -29,10 +29,11 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
+from snn_optimizer.lowering.time_axes import joins_time, steps_of, time_axis
 from snn_optimizer.raising.batching import BROADCASTING
 from snn_optimizer.raising.uniform import uniform
 
-__all__ = ["StepForm", "step_form", "steps_of"]
+__all__ = ["StepForm", "step_form"]
 
 _RUNNING = {"ReduceSum": ("Add", 0.0), "ReduceMax": ("Max", -np.inf), "ReduceMin": ("Min", np.inf)}
 
@@ -119,7 +120,7 @@ class _Writer:
 
     def _input(self, value: Value) -> None:
         shape = self.shapes.shape(value)
-        axis = self._time_axis(value)
+        axis = time_axis(value, self.shapes)
         if axis is None:
             step = self.rewriter.value(value.name, value.dtype, None if shape is None else list(shape))
         else:
@@ -129,36 +130,6 @@ class _Writer:
             self.signals[value.name] = axis
         self.new.graph.inputs.append(step)
         self.made[id(value)] = _Step(step, axis)
-
-    def _time_axis(self, value: Value) -> int | None:
-        """Return the axis of an input that is joined with the batch, or walked by a loop."""
-        for node in value.outputs:
-            if is_standard(node, "Transpose") and list(node.attrs.get("perm", ()))[:2] == [1, 0]:
-                return 1
-            if is_standard(node, "Reshape") and self._joins(node):
-                return 0
-            if ops.is_neuron(node.domain or "", node.op):
-                if ops.NeuronVariant.parse(node.op, node.attrs).form == "sequence":
-                    return 0
-                continue
-            if is_standard(node, "MatMul", *BROADCASTING) and (self.shapes.rank(node.outputs[0]) or 0) > 2:
-                axis = self._time_axis(node.outputs[0])
-                if axis is not None:
-                    return axis
-            if is_standard(node, "Scan"):
-                carried = len(node.inputs) - int(node.attrs["num_scan_inputs"])
-                for slot in range(carried, len(node.inputs)):
-                    if node.inputs[slot] is value:
-                        return int(node.attrs.get("scan_input_axes", [0] * len(node.inputs))[slot - carried])
-        return None
-
-    def _joins(self, node: Node) -> bool:
-        """Tell whether a Reshape puts time and batch into one axis."""
-        before, after = self.shapes.shape(node.inputs[0]), self.shapes.shape(node.outputs[0])
-        target = array_of(node.inputs[1])
-        if before is None or target is None or len(before) != target.size + 1 or int(target[0]) != -1:
-            return False
-        return tuple(before[2:]) == tuple(int(n) for n in target[1:]) and (after is None or len(after) == target.size)
 
     def _splits(self, node: Node) -> bool:
         """Tell whether a Reshape puts time and batch into two axes."""
@@ -210,7 +181,11 @@ class _Writer:
             self._neuron(node)
         elif is_standard(node, "Scan"):
             self._loop(node)
-        elif is_standard(node, "Reshape") and (self._joins(node) or self._splits(node)) and self._is_timed(node):
+        elif (
+            is_standard(node, "Reshape")
+            and (joins_time(node, self.shapes) or self._splits(node))
+            and self._is_timed(node)
+        ):
             axis = 0 if self._splits(node) else None
             self.made[id(node.outputs[0])] = _Step(self._split(node, axis), axis)
         elif is_standard(node, "Transpose") and self._moves_time(node):
@@ -266,7 +241,8 @@ class _Writer:
         """Take a repeated value once; where the steps got an axis of their own, without it."""
         value = self._value(node.inputs[0])
         apart = axis > 0 or any(
-            is_standard(reader, "Transpose", "MatMul") or (is_standard(reader, "Reshape") and self._joins(reader))
+            is_standard(reader, "Transpose", "MatMul")
+            or (is_standard(reader, "Reshape") and joins_time(reader, self.shapes))
             for reader in node.outputs[0].outputs
         )
         if not apart:
@@ -411,19 +387,3 @@ class _Writer:
         if fill is None or fill.ndim:
             raise UnsupportedModelError(f"the initial state {slot} of loop '{node.name}' is not one number")
         return float(fill)
-
-
-def steps_of(module: Module, shapes: Shapes | None = None) -> int | None:
-    """Return the number of steps of the network; 0 when a caller decides, None when nothing runs over steps."""
-    for node in module.graph.nodes:
-        if ops.is_neuron(node.domain or "", node.op):
-            variant = ops.NeuronVariant.parse(node.op, node.attrs)
-            if variant.form == "flat":
-                count = array_of(node.inputs[-1])
-                return 0 if count is None else int(count.reshape(-1)[0])
-            if variant.form == "sequence":
-                whole = (shapes or Shapes.compute(module)).shape(node.inputs[0])
-                return int(whole[0]) if whole and isinstance(whole[0], int) else 0
-        elif is_standard(node, "Scan"):
-            return 0
-    return None

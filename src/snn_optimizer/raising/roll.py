@@ -26,54 +26,11 @@ from snn_optimizer.ir import (
 from snn_optimizer.ir.contents import value_key
 from snn_optimizer.raising.initial import InitialValues, ShapeUnknown
 from snn_optimizer.raising.loop import Lane, Loop, Operand
+from snn_optimizer.raising.rolled_values import Concatenation, Register, Stack, copied
 from snn_optimizer.raising.shift import output_index
 from snn_optimizer.raising.uniform import uniform
 
 __all__ = ["ShapeUnknown", "roll"]
-
-
-@dataclass(eq=False, slots=True)
-class _Register:
-    """A state of the loop: an output of a lane, ``age`` steps old."""
-
-    lane: Lane
-    output: int
-    age: int
-    initial: Value | Array
-    feed: _Register | None
-    received: Value
-    final: Value
-
-
-@dataclass(eq=False, slots=True)
-class _Stack:
-    """All steps of a lane's output along a new axis."""
-
-    source: Value
-    axis: int
-    result: Value
-
-
-@dataclass(eq=False, slots=True)
-class _Concatenation:
-    """A node that joins a value of all steps: from input ``slot`` on, along ``axis``.
-
-    ``merged`` is the shape after joining the new axis with the one behind it, where the steps were
-    joined along an axis they had.
-    """
-
-    node: Node
-    slot: int
-    source: Value
-    axis: int
-    merged: list[int] | None
-
-
-def _copied(value: Value) -> Value:
-    """Return what a value is a copy of: exporters leave an Identity behind a single step."""
-    while value.inputs and is_standard(value.inputs[0], "Identity"):
-        value = value.inputs[0].inputs[0]
-    return value
 
 
 def roll(rewriter: Rewriter, index: GraphIndex, shapes: Shapes, loop: Loop, name: str) -> Node:
@@ -98,11 +55,11 @@ class _Roller:
     def __post_init__(self) -> None:
         self.graph = self.rewriter.module.graph
         self.initials = InitialValues(self.rewriter, self.shapes)
-        self.registers: dict[Hashable, _Register] = {}
+        self.registers: dict[Hashable, Register] = {}
         self.made: dict[int, list[Value]] = {}
         self.scanned: dict[Hashable, tuple[Value, Value, int]] = {}
         self.expanded: dict[int, Value] = {}
-        self.stacks: dict[tuple[int, int], _Stack] = {}
+        self.stacks: dict[tuple[int, int], Stack] = {}
         self.doomed = [
             node for lane in self.loop.lanes for p, node in enumerate(lane.nodes) if self._inside(lane.offset + p)
         ]
@@ -141,7 +98,7 @@ class _Roller:
             return self.made[id(operand.lane)][operand.output]
         return self._register(operand, operand.lag).received
 
-    def _register(self, operand: Operand, age: int) -> _Register:
+    def _register(self, operand: Operand, age: int) -> Register:
         assert operand.lane is not None  # only lanes have a past
         feed = self._register(operand, age - 1) if age > 1 else None
         dtype = self.loop.dtype(operand.lane, operand.output)
@@ -159,7 +116,7 @@ class _Roller:
             value = operand.lane.nodes[-1].outputs[operand.output]
             received = self.rewriter.value(f"{value.name}_before", dtype, value.shape)
             final = self.rewriter.value(f"{value.name}_final", dtype, value.shape)
-            found = _Register(operand.lane, operand.output, age, initial, feed, received, final)
+            found = Register(operand.lane, operand.output, age, initial, feed, received, final)
             self.registers[key] = found
         return found
 
@@ -245,9 +202,9 @@ class _Roller:
                 readers[id(node)] = node
             elif is_standard(node, "Identity"):
                 pending += [use.node for use in self.index.consumers(node.outputs[0])]
-        self.concatenations: list[_Concatenation] = []
+        self.concatenations: list[Concatenation] = []
         for node in readers.values():
-            places = [self._place(_copied(value)) for value in node.inputs]
+            places = [self._place(copied(value)) for value in node.inputs]
             first = next((slot for slot, place in enumerate(places) if place is not None), None)
             if first is None:
                 continue
@@ -259,7 +216,7 @@ class _Roller:
             axis = int(node.attrs["axis"])
             source = self._unsqueezed(lane, axis)
             if source is not None:
-                self.concatenations.append(_Concatenation(node, first, source, axis, None))
+                self.concatenations.append(Concatenation(node, first, source, axis, None))
                 continue
             shape = self.shapes.shape(node.inputs[first])
             if shape is None or len(node.inputs) != self.loop.steps:
@@ -267,7 +224,7 @@ class _Roller:
             at = axis + len(shape) if axis < 0 else axis
             if all(isinstance(size, int) for size in shape[at + 1 :]):
                 merged = [0] * at + [-1, *(int(size) for size in shape[at + 1 :] if isinstance(size, int))]
-                self.concatenations.append(_Concatenation(node, first, self.made[id(lane)][output], at, merged))
+                self.concatenations.append(Concatenation(node, first, self.made[id(lane)][output], at, merged))
 
     def _unsqueezed(self, lane: Lane, axis: int) -> Value | None:
         """Return the value of the step that a lane only gives the axis of the stack."""
@@ -284,7 +241,7 @@ class _Roller:
         key = id(source), axis
         if key not in self.stacks:
             stacked = result or self.rewriter.value(f"{source.name}_stack", source.dtype, None)
-            self.stacks[key] = _Stack(source, axis, stacked)
+            self.stacks[key] = Stack(source, axis, stacked)
         return self.stacks[key].result
 
     # ------------------------------------------------------------------ write
@@ -324,7 +281,7 @@ class _Roller:
             rewriter.add(self.graph, "Identity", [source], [value])
         return scan
 
-    def _replace(self, value: Value, concatenation: _Concatenation) -> None:
+    def _replace(self, value: Value, concatenation: Concatenation) -> None:
         """Let what a concatenation made be the stack, or the stack with two axes joined."""
         if concatenation.merged is not None:
             stacked = self._stack(concatenation.source, concatenation.axis)
@@ -338,7 +295,7 @@ class _Roller:
             else:
                 self.rewriter.replace_uses(value, stacked)
 
-    def _shorten(self, partial: Mapping[int, _Concatenation]) -> None:
+    def _shorten(self, partial: Mapping[int, Concatenation]) -> None:
         """Let concatenations of more than the loop's steps read one stack in place of these steps."""
         for one in partial.values():
             stacked = self._stack(one.source, one.axis)
