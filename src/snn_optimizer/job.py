@@ -59,6 +59,8 @@ class Job:
         Guard the passes and compare the result; on by default.
     frontend : Frontend
         What cannot be seen in the file: states of a one-step model, custom operators.
+    min_calibration : int
+        Refuse to remove by measured rates on fewer samples.
     emit : {"", "sequence", "step", "scan"}
         The form to write the result in; as it came when empty.
     """
@@ -75,6 +77,7 @@ class Job:
     limit: int | None = None
     frontend: Frontend = field(default_factory=Frontend)
     emit: str = ""
+    min_calibration: int = 0
     instruments: Sequence[Instrument] = ()
     progress: Callable[[str, int, int], None] | None = None
 
@@ -261,6 +264,11 @@ def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Data
         found = profile_model(original, measured, progress=report)
     else:
         return
+    if found.samples < job.min_calibration:
+        raise InputError(
+            f"there are {found.samples} calibration samples, fewer than the {job.min_calibration} of --min-calibration"
+        )
+    graph.rate_samples = None if graph.firing_rates else found.samples
     for name, population in found.populations.items():
         if population.spiking:
             graph.firing_rates.setdefault(name, np.asarray(population.rate, np.float64))

@@ -51,6 +51,7 @@ LEVELS = ("0", "1", "2", "3", "z")
     type=click.Path(path_type=Path),
     help="Labelled samples (.npz) for the accuracy before and after.",
 )
+@click.option("--min-calibration", type=click.IntRange(min=0), default=0, help="Refuse fewer calibration samples.")
 @click.option("--max-accuracy-drop", type=float, help="Budget: accuracy may fall by this fraction.")
 @click.option("--max-decision-change", type=float, help="Budget: this fraction of samples may be decided otherwise.")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
@@ -109,6 +110,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             strip_metadata=options["strip_metadata"],
             limit=options["bisect_limit"],
             emit=options["emit"] or "",
+            min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
             instruments=_instruments(options),
             progress=progress,

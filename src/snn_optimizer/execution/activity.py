@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,8 @@ from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.recording import Recorder
 from snn_optimizer.execution.signals import Signals
-from snn_optimizer.ir import Node, SNNGraph
+from snn_optimizer.execution.witnesses import find_witnesses
+from snn_optimizer.ir import InputDomain, Node, SNNGraph
 
 __all__ = ["MeasuredActivity"]
 
@@ -44,3 +45,17 @@ class MeasuredActivity:
         except ExecutionError:
             return [None] * len(names)
         return [found.get(name) for name in names]
+
+    def witnesses(
+        self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain
+    ) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which silent units of each population fire for an input of the domain that was found."""
+        ends = {}
+        for name in self.dataset.feeds:
+            low, high = domain.interval(name)
+            if np.isfinite(low).all() and np.isfinite(high).all():
+                ends[name] = (float(np.min(low)), float(np.max(high)))
+        try:
+            return find_witnesses(graph.to_onnx(), silent, self.dataset, ends)
+        except ExecutionError:
+            return {}

@@ -40,12 +40,15 @@ class SNNGraph:
         Spikes per step of the neurons of a population, by the population's name;
         given by hand, or filled from a profile. Passes keep it in step with the
         units they remove.
+    rate_samples : int or None
+        On how many samples the rates were measured; None when they were given by hand.
     """
 
     def __init__(self, layers: Sequence[LayerNode] | None = None, *, module: Module | None = None) -> None:
         if (layers is None) == (module is None):
             raise InputError("SNNGraph takes layers=[...]; use SNNGraph.from_onnx for a file")
         self.firing_rates: dict[str, npt.NDArray[np.float64]] = {}
+        self.rate_samples: int | None = None
         if module is not None:
             self.module = module
             return
@@ -83,6 +86,7 @@ class SNNGraph:
         """
         twin = SNNGraph(module=self.module.copy(share_weights=share_weights))
         twin.firing_rates = {name: rates.copy() for name, rates in self.firing_rates.items()}
+        twin.rate_samples = self.rate_samples
         return twin
 
     # -- layers ----------------------------------------------------------------------------

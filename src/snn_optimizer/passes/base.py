@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import AnalysisManager
-from snn_optimizer.ir import Node, SNNGraph
+from snn_optimizer.ir import InputDomain, Node, SNNGraph
 from snn_optimizer.remarks import Remark, RemarkKind
 
 __all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal", "Spending"]
@@ -72,6 +72,11 @@ class ActivityProvider(Protocol):
 
     def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
         """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
+
+    def witnesses(
+        self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain
+    ) -> dict[str, npt.NDArray[np.bool_]]:
+        """Return which silent units of each population fire for an input of the domain that was found."""
 
 
 Evaluator = Callable[[Node, list[npt.NDArray[Any]]], list[npt.NDArray[Any]]]

@@ -54,6 +54,7 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
     {
         "canonicalize": "snn_optimizer.passes.cleanup.canonicalize:Canonicalize",
         "common-subexpressions": "snn_optimizer.passes.cleanup.common_subexpressions:CommonSubexpressions",
+        "compress-units": "snn_optimizer.passes.weights.compress_units:CompressUnits",
         "constant-neuron-folding": "snn_optimizer.passes.structure.constant_neuron_folding:ConstantNeuronFolding",
         "dead-code": "snn_optimizer.passes.cleanup.dead_code:DeadCode",
         "dead-neuron-elimination": "snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination",
@@ -63,7 +64,6 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
         "loop-to-scan": "snn_optimizer.passes.raising.loop_to_scan:LoopToScan",
         "map-custom-ops": "snn_optimizer.passes.raising.map_custom_ops:MapCustomOps",
         "prune": "snn_optimizer.passes.weights.prune:Prune",
-        "compress-units": "snn_optimizer.passes.weights.compress_units:CompressUnits",
         "recognize-neurons": "snn_optimizer.passes.raising.recognize_neurons:RecognizeNeurons",
         "redundancy-elimination": "snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination",
         "redundant-connection-removal": (

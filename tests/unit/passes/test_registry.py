@@ -242,6 +242,7 @@ def test_options_of_builtin_passes():
     assert [o[:3] for o in registry.options_of("dead")] == [
         ("threshold", "float", 0.001),
         ("measured", "bool", False),
+        ("spare", "bool", False),
     ]
 
 

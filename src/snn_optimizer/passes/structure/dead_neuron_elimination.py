@@ -22,7 +22,7 @@ from snn_optimizer.ir import Rewriter, SNNGraph
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
 
-__all__ = ["DeadNeuronElimination"]
+__all__ = ["DeadNeuronElimination", "rate_bound"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,8 @@ class DeadNeuronElimination(Pass):
         Measured spikes per step up to which a neuron counts as silent.
     measured : bool
         Also remove neurons whose known rates say so.
+    spare : bool
+        Keep those of them for which an input of the declared domain was found that makes them fire.
     """
 
     name: ClassVar[str] = "dead-neuron-elimination"
@@ -47,6 +49,7 @@ class DeadNeuronElimination(Pass):
 
     threshold: float = 0.001
     measured: bool = False
+    spare: bool = False
 
     @property
     def claim(self) -> Exactness:
@@ -65,6 +68,9 @@ class DeadNeuronElimination(Pass):
             observed = self._observed(population, graph) if self.measured else np.zeros_like(proved)
             proved_units[id(population.node)] = proved
             silent[id(population.node)] = proved | observed
+        witnessed = _witnessed(graph, context, groups, silent, proved_units) if self.measured else {}
+        if self.spare:
+            silent = {key: mask & ~witnessed.get(key, np.zeros_like(mask)) for key, mask in silent.items()}
         candidates = _candidate_classes(groups, silent)
         if not candidates.any():
             return outcome
@@ -76,7 +82,7 @@ class DeadNeuronElimination(Pass):
         selected, emptied = first_of_axis(groups, selected)
         for name in emptied:
             context.missed(Refusal("last-unit", "the whole population is silent; layer-fusion replaces it"), name)
-        _remark(groups, context, candidates, selected, proved_units, refusals)
+        _remark(groups, context, candidates, selected, proved_units, witnessed, refusals, graph.rate_samples)
         if not selected.any():
             return outcome
         outcome.count("biases-folded", surgeon.fold(selected, ranges))
@@ -119,24 +125,57 @@ def _is_observed(groups: UnitGroups, selected: Mask, proved: dict[int, Mask]) ->
     return any(bool((selected[groups.classes_at(p.labels)] & ~proved[id(p.node)]).any()) for p in groups.populations)
 
 
+def rate_bound(samples: int, confidence: float = 0.95) -> float:
+    """Return below which share of samples a neuron fires that fired on none of ``samples``, with this confidence.
+
+    The upper end of Clopper and Pearson's one-sided interval (Biometrika 26, 1934), which has a closed form for no
+    successes. A sample counts once, however many steps it has, because its steps are not independent.
+    """
+    return float(1 - (1 - confidence) ** (1 / samples))
+
+
+def _honestly(observed: int, refuted: int, samples: int | None) -> str:
+    if not observed or not samples:
+        return ""
+    found = f"; for {refuted} of these an input was found that makes them fire" if refuted else ""
+    return f" (each fires on less than {rate_bound(samples):.2%} of samples, 95 % confidence from {samples}{found})"
+
+
+def _witnessed(
+    graph: SNNGraph, context: PassContext, groups: UnitGroups, silent: dict[int, Mask], proved: dict[int, Mask]
+) -> dict[int, Mask]:
+    """Search for inputs that make the units fire that were only observed to be silent."""
+    if context.activity is None:
+        return {}
+    wanted = {p.name: silent[id(p.node)] & ~proved[id(p.node)] for p in groups.populations}
+    wanted = {name: mask for name, mask in wanted.items() if mask.any()}
+    found = context.activity.witnesses(graph, wanted, context.analyses.domain) if wanted else {}
+    return {id(p.node): found[p.name] for p in groups.populations if p.name in found}
+
+
 def _remark(
     groups: UnitGroups,
     context: PassContext,
     candidates: Mask,
     selected: Mask,
     proved: dict[int, Mask],
+    witnessed: dict[int, Mask],
     refusals: dict[int, Refusal],
+    samples: int | None,
 ) -> None:
     for population in groups.populations:
         classes = groups.classes_at(population.labels)
         gone = np.flatnonzero(selected[classes])
         sure = int(proved[id(population.node)][gone].sum())
         if len(gone):
+            observed = len(gone) - sure
+            refuted = int(witnessed[id(population.node)][gone].sum()) if id(population.node) in witnessed else 0
             context.applied(
                 "silent-units", population.name,
                 f"removed {len(gone)} of {len(classes)} units that never fire: "
-                f"{sure} proved, {len(gone) - sure} only observed",
-                units=gone.tolist()[:64], proved=sure, observed=len(gone) - sure,
+                f"{sure} proved, {observed} only observed{_honestly(observed, refuted, samples)}",
+                units=gone.tolist()[:64], proved=sure, observed=observed, witnessed=refuted,
+                rate_bound=rate_bound(samples) if observed and samples else None,
             )  # fmt: skip
         left: dict[Refusal, int] = {}
         for c in classes[candidates[classes] & ~selected[classes]]:
