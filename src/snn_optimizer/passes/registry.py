@@ -71,6 +71,7 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
         ),
         "reroll": "snn_optimizer.passes.raising.reroll:Reroll",
         "share-initializers": "snn_optimizer.passes.cleanup.share_initializers:ShareInitializers",
+        "snap-to-grid": "snn_optimizer.passes.weights.snap_to_grid:SnapToGrid",
         "specialize-neurons": "snn_optimizer.passes.lowering.specialize_neurons:SpecializeNeurons",
     }
 )
