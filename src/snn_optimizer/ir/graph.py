@@ -180,7 +180,11 @@ class SNNGraph:
             for node in scope.graph.nodes:
                 for slot in _parameter_slots(node):
                     value = node.inputs[slot]
-                    if is_constant(value) and value.name and _is_float(array_type(value)):
+                    if (
+                        is_constant(value)
+                        and value.name
+                        and (_is_float(array_type(value)) or node.op == "MatMulInteger")
+                    ):
                         found.setdefault(id(value), value)
         return found
 
@@ -237,7 +241,7 @@ def _parameter_slots(node: Node) -> Sequence[int]:
     if node.domain:
         return ()
     match node.op:
-        case "Gemm" | "Conv" | "ConvTranspose" | "MatMul":
+        case "Gemm" | "Conv" | "ConvTranspose" | "MatMul" | "MatMulInteger":
             return range(1, len(node.inputs))
         case "BatchNormalization":
             return range(1, 5)

@@ -371,9 +371,9 @@ def _bias_use(add: Node) -> Any:
 
 
 def _projection(node: Node, added: Any) -> Projection | None:
-    if node.domain or node.op not in {"Gemm", "MatMul", "Conv"} or not is_constant(node.inputs[1]):
+    if node.domain or node.op not in {"Gemm", "MatMul", "MatMulInteger", "Conv"} or not is_constant(node.inputs[1]):
         return None
-    if node.op == "MatMul":
+    if node.op in {"MatMul", "MatMulInteger"}:
         return Projection(node, 1, 1, added) if len(shape_of_constant(node.inputs[1]) or ()) == 2 else None
     axis = 0 if node.op == "Conv" or node.attrs.get("transB", 0) else 1
     own = len(node.inputs) > 2 and bool(node.inputs[2].name) and is_constant(node.inputs[2])

@@ -64,6 +64,7 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
         "loop-to-scan": "snn_optimizer.passes.raising.loop_to_scan:LoopToScan",
         "map-custom-ops": "snn_optimizer.passes.raising.map_custom_ops:MapCustomOps",
         "prune": "snn_optimizer.passes.weights.prune:Prune",
+        "quantize-weights": "snn_optimizer.passes.weights.quantize_weights:QuantizeWeights",
         "recognize-neurons": "snn_optimizer.passes.raising.recognize_neurons:RecognizeNeurons",
         "redundancy-elimination": "snn_optimizer.passes.structure.redundancy_elimination:RedundancyElimination",
         "redundant-connection-removal": (

@@ -137,7 +137,7 @@ def _activation_sparsity(graph: SNNGraph, dataset: Dataset) -> float:
 
 
 def _is_linear(node: Node) -> bool:
-    if not is_standard(node, "Gemm", "MatMul", "Conv") or not is_constant(node.inputs[1]):
+    if not is_standard(node, "Gemm", "MatMul", "MatMulInteger", "Conv") or not is_constant(node.inputs[1]):
         return False
     return node.op == "Conv" or len(shape_of_constant(node.inputs[1]) or ()) == 2
 
