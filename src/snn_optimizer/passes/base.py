@@ -169,13 +169,16 @@ class Pass(ABC):
     exactness: ClassVar[Exactness]
     confirmed: ClassVar[bool] = False
     """Whether a bitwise claim rests on the runtime's kernels, and execution has to confirm it."""
-    fits: ClassVar[bool] = False
-    """Whether it fits weights to the calibration data; the budget is then measured on other samples."""
 
     @property
     def claim(self) -> Exactness:
         """The promise with these options; never stronger than ``exactness``."""
         return self.exactness
+
+    @property
+    def fits(self) -> bool:
+        """Whether it fits weights to the calibration data; the budget is then measured on other samples."""
+        return False
 
     @abstractmethod
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:

@@ -19,13 +19,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DENSE", "Elimination", "refit", "with_ridge"]
+__all__ = ["DENSE", "Elimination", "refit", "saliences", "with_ridge"]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 DENSE = 0.75  # share of non-zeros above which zeros are not kept
 _TINY = 1e-12
+_DIRECT = 2e10  # operations up to which rows are solved one pattern after the other
+_ITERATIONS = 200
+_CONVERGED = 1e-10
 
 
 def with_ridge(moments: Array, ridge: float) -> Array:
@@ -129,7 +132,26 @@ class Elimination:
             self._support = np.ascontiguousarray(self._support[:, keep])
 
 
-def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float) -> Array:
+def saliences(moments: Array, weights: Array) -> Array:
+    """Return what setting each weight alone to zero costs, as a share of the energy of the drive.
+
+    Parameters
+    ----------
+    moments : array, shape (n + 1, n + 1)
+        Regularised.
+    weights : array, shape (rows, n + 1)
+        The bias is last, and has no cost here.
+
+    Returns
+    -------
+    array, shape (rows, n)
+    """
+    energy = max(float(np.sum((weights @ moments) * weights)), _TINY)
+    diagonal = np.maximum(np.diagonal(np.linalg.inv(moments)), _TINY)
+    return np.asarray(weights[:, :-1] ** 2 / diagonal[:-1] / energy)
+
+
+def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float, *, sparse: bool = False) -> Array:
     """Return weights that drive a layer as before from the signals it has now.
 
     The minimum of ``|drive - W r|^2 + lambda |W - old|^2`` over the data; rows keep their zeros where the layer is
@@ -147,18 +169,46 @@ def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float)
         Weights of the original network.
     ridge : float
         ``lambda`` as a share of the mean second moment.
+    sparse : bool
+        Keep zeros whatever their share.
     """
     system = with_ridge(moments, ridge)
-    gap = cross @ wanted.T - moments @ old.T  # what the old weights leave unexplained
+    gap = (cross @ wanted.T - moments @ old.T).T  # what the old weights leave unexplained, by row
     support = old != 0
     support[:, -1] = True
+    counts = support.sum(axis=1, dtype=np.float64)
     share = float(support[:, :-1].mean()) if support.shape[1] > 1 else 1.0
-    if share >= DENSE:
-        return np.asarray(old + np.linalg.solve(system, gap).T)
+    if share >= DENSE and not sparse:
+        return np.asarray(old + np.linalg.solve(system, gap.T).T)
+    if float((counts**3).sum()) > _DIRECT:
+        return np.asarray(old + _restricted(system, gap, support))
     result = np.array(old)
     patterns, of_row = np.unique(support, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         rows = np.flatnonzero(of_row.reshape(-1) == number)
         where = np.flatnonzero(pattern)
-        result[np.ix_(rows, where)] += np.linalg.solve(system[np.ix_(where, where)], gap[np.ix_(where, rows)]).T
+        result[np.ix_(rows, where)] += np.linalg.solve(system[np.ix_(where, where)], gap[np.ix_(rows, where)].T).T
     return result
+
+
+def _restricted(system: Array, gap: Array, support: npt.NDArray[np.bool_]) -> Array:
+    """Solve all rows at once on their supports, by conjugate gradients with the diagonal as preconditioner."""
+    scale = 1.0 / np.diagonal(system)
+    change = np.zeros_like(gap)
+    residual = gap * support
+    step = residual * scale
+    direction = step.copy()
+    product = np.einsum("ij,ij->i", residual, step)
+    first = np.maximum(product, _TINY)
+    for _ in range(_ITERATIONS):
+        if (product <= _CONVERGED * first).all():
+            break
+        curved = (direction @ system) * support
+        length = product / np.maximum(np.einsum("ij,ij->i", direction, curved), _TINY)
+        change += length[:, np.newaxis] * direction
+        residual -= length[:, np.newaxis] * curved
+        step = residual * scale
+        following = np.einsum("ij,ij->i", residual, step)
+        direction = step + (following / np.maximum(product, _TINY))[:, np.newaxis] * direction
+        product = following
+    return change

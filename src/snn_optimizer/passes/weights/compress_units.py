@@ -46,7 +46,6 @@ class CompressUnits(Pass):
 
     name: ClassVar[str] = "compress-units"
     exactness: ClassVar[Exactness] = Exactness.LOSSY
-    fits: ClassVar[bool] = True
 
     fraction: float = 0.0
     ridge: float = 1e-3
@@ -56,6 +55,11 @@ class CompressUnits(Pass):
             raise PassOptionError(f"compress-units: fraction is {self.fraction:g}; it must be at least 0 and below 1")
         if self.ridge <= 0:
             raise PassOptionError(f"compress-units: ridge is {self.ridge:g}; it must be above 0")
+
+    @property
+    def fits(self) -> bool:
+        """Readers are refitted."""
+        return True
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Order the units, and remove the cheapest as far as allowed."""

@@ -7,6 +7,10 @@ After:  the smallest are zero (by magnitude, or by contribution: magnitude times
 LOSSY: how much is removed is the caller's choice (``sparsity``, ``threshold``, ``pattern``)
 or, with ``budget``, the largest amount for which the results stay within the caller's budget.
 
+With ``method=membrane`` a weight is measured by what the membranes it drives lose when the others take over
+(optimal brain surgeon on calibration data), and what is left is refitted so that they do; layers get the sparsity
+that this measure, a share of the energy of each layer's drive, gives them.
+
 Units are ranked by ``r (1 - r) sum w^2``: with its mean rate ``r`` moved into the consumers'
 bias, that is the variance their current loses (a Bernoulli train has variance r (1 - r)).
 """
@@ -14,7 +18,9 @@ bias, that is the variance their current loses (a Bernoulli train has variance r
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -26,11 +32,18 @@ from snn_optimizer.errors import PassOptionError
 from snn_optimizer.ir import Rewriter, SNNGraph, Use, Value, shape_of_constant
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
+from snn_optimizer.passes.weights.compensation import saliences, with_ridge
+from snn_optimizer.passes.weights.drives import drive_weights
+from snn_optimizer.passes.weights.shrinking import Shrinker
+from snn_optimizer.remarks import Remark
 
 __all__ = ["Prune"]
 
 BISECTIONS = 7
+RIDGE = 1e-3  # pull of the old weights in the refit, as a share of the signals' mean second moment
 Scores = npt.NDArray[np.float64]
+Trial = tuple[SNNGraph, Outcome, list[Remark]]
+Attempt = Callable[[float], Trial]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +57,8 @@ class Prune(Pass):
     threshold : float
         Weights below this size (times the rate, with ``method=contribution``) are zeroed.
     method : str
-        Measure of a weight: its size, or its size times the rate of its presynaptic neuron.
+        Measure of a weight: its size; its size times the rate of its presynaptic neuron; or what the membranes lose
+        when the other weights take over, which they then do (needs samples).
     scope : str
         Rank over the whole network, or within each layer.
     pattern : str
@@ -61,7 +75,7 @@ class Prune(Pass):
 
     sparsity: float = 0.0
     threshold: float = 0.01
-    method: Literal["magnitude", "contribution"] = "magnitude"
+    method: Literal["magnitude", "contribution", "membrane"] = "magnitude"
     scope: Literal["global", "local"] = "global"
     pattern: str = ""
     units: bool = False
@@ -76,13 +90,28 @@ class Prune(Pass):
             raise PassOptionError(f"prune: pattern is '{self.pattern}'; write N:M, for example 2:4")
         if self.pattern and (self.units or int(self.pattern.split(":")[0]) > int(self.pattern.split(":")[1])):
             raise PassOptionError(f"prune: pattern {self.pattern} needs N <= M and no 'units'")
+        if self.method == "membrane" and (self.units or not (self.sparsity or self.pattern or self.budget)):
+            raise PassOptionError(
+                "prune: method=membrane needs sparsity, pattern or budget; for units use compress-units"
+            )
+
+    @property
+    def fits(self) -> bool:
+        """The membrane method refits what is left."""
+        return self.method == "membrane"
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Remove the asked amount, or search for the largest one within the budget."""
-        if not self.budget:
-            if self.units:
-                return _prune_units(graph, context, self.sparsity, self.scope)
-            return self._prune_weights(graph, context)
+        if self.method == "membrane":
+            if context.activity is None:
+                context.missed(Refusal("no-data", "its refit needs samples; give --calib DATA.npz"), "model")
+                return Outcome()
+            shrinker = Shrinker(graph, context, context.activity, RIDGE)
+            attempt: Attempt = partial(self._refitted, shrinker, context)
+        else:
+            attempt = partial(self._applied, graph, context)
+        if not self.budget or self.pattern:
+            return self._take(graph, context, attempt(self.sparsity))
         if context.accept is None:
             context.missed(
                 Refusal("no-budget", "no budget to stay within; give --max-accuracy-drop, or sparsity="),
@@ -90,23 +119,61 @@ class Prune(Pass):
             )
             return Outcome()
         low, high = 0.0, 1.0
-        best: tuple[SNNGraph, Outcome, PassContext] | None = None
+        best: Trial | None = None
         for _ in range(BISECTIONS):
             amount = (low + high) / 2
-            candidate = graph.copy(share_weights=True)
-            trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
-            outcome = replace(self, budget=False, sparsity=amount).run(candidate, trial)
-            if context.accept(candidate):
-                low, best = amount, (candidate, outcome, trial)
+            trial = attempt(amount)
+            found = context.accept(trial[0])
+            context.note("frontier", "model", f"{amount:.1%} removed: {found}", amount=amount)
+            if found:
+                low, best = amount, trial
             else:
                 high = amount
         if best is None or not best[1].changes:
             context.missed(Refusal("over-budget", f"even {high:.1%} exceeds the budget"), "model")
             return Outcome()
-        graph.module, graph.firing_rates = best[0].module, best[0].firing_rates
-        context.remarks.extend(best[2].remarks)
+        outcome = self._take(graph, context, best)
         context.applied("within-budget", "model", f"removed {low:.1%}; {high:.1%} exceeds the budget", amount=low)
-        return best[1]
+        return outcome
+
+    @staticmethod
+    def _take(graph: SNNGraph, context: PassContext, trial: Trial) -> Outcome:
+        candidate, outcome, remarks = trial
+        if outcome.changes:
+            graph.module, graph.firing_rates = candidate.module, candidate.firing_rates
+        context.remarks.extend(remarks)
+        return outcome
+
+    def _applied(self, graph: SNNGraph, context: PassContext, amount: float) -> Trial:
+        """Return a copy with the given amount removed."""
+        candidate = graph.copy(share_weights=True)
+        trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
+        asked = replace(self, sparsity=amount)
+        outcome = (
+            _prune_units(candidate, trial, amount, self.scope) if self.units else asked._prune_weights(candidate, trial)  # noqa: SLF001 - the same class
+        )
+        return candidate, outcome, trial.remarks
+
+    def _refitted(self, shrinker: Shrinker, context: PassContext, amount: float) -> Trial:
+        """Return a copy with the given amount removed and the rest refitted."""
+        trial = replace(context, remarks=[])
+        numbers = sorted(shrinker.readings)
+        contractions = [shrinker.groups.contractions[number] for number in numbers]
+        scores = []
+        for number, contraction in zip(numbers, contractions, strict=True):
+            moments = with_ridge(shrinker.readings[number].moments, RIDGE)
+            scores.append(saliences(moments, drive_weights(contraction)).reshape(contraction_matrix(contraction).shape))
+        masks = replace(self, sparsity=amount)._masks(scores)  # noqa: SLF001 - the same class
+        outcome = Outcome()
+        for contraction, mask in zip(contractions, masks, strict=True):
+            number = int((mask & (contraction_matrix(contraction) != 0)).sum())
+            outcome.changes += number
+            outcome.count("weights-zeroed", number)
+            if number:
+                message = f"set {number} of {mask.size} weights to zero and refitted the others (membrane)"
+                trial.applied("least-missed", contraction.node.name, message)
+        flat = {number: mask.reshape(len(mask), -1) for number, mask in zip(numbers, masks, strict=True)}
+        return shrinker.masked(flat) if outcome.changes else shrinker.graph, outcome, trial.remarks
 
     # -- single weights --------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -64,7 +65,28 @@ class Shrinker:
                 self._refit(copy, groups, number, selected)
         return copy, removed
 
-    def _refit(self, copy: SNNGraph, groups: UnitGroups, number: int, selected: Mask) -> None:
+    def masked(self, masks: Mapping[int, npt.NDArray[np.bool_]]) -> SNNGraph:
+        """Return a copy in which the marked weights are zero, and the others refitted.
+
+        Parameters
+        ----------
+        masks : mapping
+            Of contractions, by position; shape (rows, presynaptic x kernel).
+        """
+        copy = self.graph.copy(share_weights=True)
+        groups = AnalysisManager(copy.module, self.context.analyses.domain).get(UnitGroups)
+        nothing = np.zeros(groups.classes, np.bool_)
+        for number, contraction in enumerate(groups.contractions):
+            if number in masks:
+                kept = drive_weights(contraction)
+                kept[:, :-1][masks[number]] = 0
+                self._write(copy, groups, contraction, kept)
+        for number in sorted(self.readings):
+            if number >= min(masks, default=0):
+                self._refit(copy, groups, number, nothing, sparse=number in masks)
+        return copy
+
+    def _refit(self, copy: SNNGraph, groups: UnitGroups, number: int, selected: Mask, *, sparse: bool = False) -> None:
         contraction, before = groups.contractions[number], self.groups.contractions[number]
         (signals,) = self.activity.read_by(copy, [contraction.node])
         if signals is None:
@@ -72,7 +94,7 @@ class Shrinker:
         now, then = read(contraction, signals, self.filters[number]), self.readings[number]
         rows = ~groups.mask_at(contraction.labels_out, selected)
         old, wanted = drive_weights(contraction), drive_weights(before)[rows]
-        new = refit(now.moments, now.cross(then), old, wanted, self.ridge)
+        new = refit(now.moments, now.cross(then), old, wanted, self.ridge, sparse=sparse)
         if not np.isfinite(new).all():
             return
         self._write(copy, groups, contraction, new)

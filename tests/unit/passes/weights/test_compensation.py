@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snn_optimizer.passes.weights.compensation import Elimination, refit, with_ridge
+from snn_optimizer.passes.weights.compensation import Elimination, refit, saliences, with_ridge
 
 Array = np.ndarray
 
@@ -99,3 +99,27 @@ def test_a_sparse_layer_keeps_its_zeros(density: float) -> None:
     before = int((weights[:, :-1] != 0).sum())
     elimination.leave_out(0)
     assert int((elimination.weights[:, :-1] != 0).sum()) <= before
+
+
+def test_conjugate_gradients_find_what_a_direct_solution_finds(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(12)
+    rows = signals(13, 40)
+    weights = rng.normal(size=(7, 41))
+    old = np.where(rng.random((7, 41)) < 0.5, weights, 0)
+    arguments = (rows.T @ rows, rows.T @ rows, old, weights, 1e-3)
+    direct = refit(*arguments, sparse=True)
+    monkeypatch.setattr("snn_optimizer.passes.weights.compensation._DIRECT", 0.0)
+    turns = refit(*arguments, sparse=True)
+    np.testing.assert_allclose(turns, direct, atol=1e-4)
+    assert not turns[:, :-1][old[:, :-1] == 0].any()
+
+
+def test_a_salience_is_the_error_of_a_fit_without_that_weight() -> None:
+    rows = signals(14, 8)
+    weights = np.random.default_rng(15).normal(size=(3, 9))
+    moments = rows.T @ rows / len(rows)
+    found = saliences(with_ridge(moments, 0.0), weights)
+    energy = float(np.sum((weights @ moments) * weights))
+    for row, column in ((0, 0), (1, 4), (2, 7)):
+        error = smallest_error(rows, weights[row : row + 1], [column])
+        assert found[row, column] * energy == pytest.approx(error, rel=1e-3)

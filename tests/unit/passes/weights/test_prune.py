@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -138,3 +140,64 @@ def test_the_budget_is_never_exceeded_and_is_used(limit: float) -> None:
 def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
     with pytest.raises(PassOptionError, match=words):
         registry.create("prune", options)
+
+
+# -- in the membrane domain ------------------------------------------------------------------
+
+
+def pruned(models: Path, name: str, pipeline: str, **options: object):
+    base = models / name
+    return run_job(
+        f"{base}.onnx",
+        Job(pipeline=pipeline, calibration=f"{base}.calib.npz", test=f"{base}.test.npz", verify=False, **options),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "sparsity", "drop"),
+    [("digits_mlp", 0.8, 0.02), ("digits_conv", 0.6, 0.03), ("digits_recurrent", 0.6, 0.05)],
+)
+def test_refitted_weights_keep_the_accuracy_that_magnitude_loses(
+    models: Path, name: str, sparsity: float, drop: float
+) -> None:
+    lost = {}
+    for method in ("magnitude", "membrane"):
+        graph, report = pruned(models, name, f"prune{{sparsity={sparsity} method={method}}}")
+        weights = sum(layer.weights.size for layer in graph.layers)
+        nonzero = sum(int(np.count_nonzero(layer.weights)) for layer in graph.layers)
+        assert nonzero <= (1 - sparsity) * weights + len(graph.layers) or name == "digits_recurrent"
+        lost[method] = (report.accuracy_before or 0) - (report.accuracy_after or 0)
+    assert lost["membrane"] <= drop
+    assert lost["magnitude"] > 2 * max(lost["membrane"], 0.005)
+
+
+def test_a_pattern_is_kept_by_the_refit(models: Path) -> None:
+    graph, report = pruned(models, "digits_mlp", 'prune{pattern="2:4" method=membrane}')
+    for layer in graph.layers:
+        assert ((layer.weights.reshape(layer.weights.shape[0], -1, 4) != 0).sum(axis=2) <= 2).all()
+    assert (report.accuracy_before or 0) - (report.accuracy_after or 0) <= 0.01
+
+
+def test_the_membrane_method_searches_within_the_budget(models: Path) -> None:
+    base = models / "digits_mlp"
+    _, report = run_job(
+        f"{base}.onnx",
+        Job(
+            pipeline="prune{budget method=membrane}", calibration=f"{base}.calib.npz", test=f"{base}.test.npz",
+            budget=Budget(accuracy_drop=0.01),
+        ),
+    )  # fmt: skip
+    assert report.split == "weights fitted to 270 samples, the budget measured on 180 others"
+    assert report.after.nonzero_params < 0.6 * report.before.nonzero_params
+    changed = (report.decisions_changed or 0) * report.accuracy_samples
+    error = np.sqrt(changed) / report.accuracy_samples
+    assert (report.accuracy_before or 0) - (report.accuracy_after or 0) <= 0.01 + error
+    assert sum(remark.rule == "frontier" for remark in report.remarks) == 7
+
+
+def test_the_membrane_method_needs_samples_and_an_amount() -> None:
+    _, report = run_job(network(), Job(pipeline="prune{sparsity=0.5 method=membrane}", verify=False))
+    assert [remark.rule for remark in report.remarks if remark.kind == "missed"] == ["no-data"]
+    for options in ({}, {"units": True, "sparsity": 0.5}):
+        with pytest.raises(PassOptionError, match="method=membrane needs"):
+            registry.create("prune", {"method": "membrane", **options})
