@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from snn_optimizer import ops
 from snn_optimizer.analyses.manager import AnalysisManager
 from snn_optimizer.ir import Graph, Module, Value, is_constant, is_standard
@@ -17,8 +19,8 @@ __all__ = ["WholeValues"]
 
 LARGEST: Final = 255
 _MOVING: Final = (
-    "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze", "Tile", "Transpose",
-    "Unsqueeze",
+    "Cast", "CastLike", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+    "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 
 
@@ -38,6 +40,9 @@ class WholeValues:
     def compute(cls, module: Module, analyses: AnalysisManager) -> WholeValues:
         """Follow spikes through the main graph; cost O(nodes)."""
         found: dict[int, int] = {}
+        for value in module.graph.inputs:
+            if value.dtype in (np.bool_, np.uint8):
+                found[id(value)] = 1 if value.dtype == np.bool_ else LARGEST
         _walk(module.graph, found)
         return cls(found)
 

@@ -141,7 +141,8 @@ class PassManager:
             self._analyses = None
             self._verify(graph, interface, one)
             result.status = PassStatus.KEPT
-            if snapshot is not None and not self._guard(graph, claim, result, confirm=one.confirmed):
+            confirm = one.confirmed or claim < one.claim  # what is claimed of this model only is confirmed by running
+            if snapshot is not None and not self._guard(graph, claim, result, confirm=confirm):
                 graph.module, graph.firing_rates = snapshot.module, snapshot.firing_rates
                 result.status = PassStatus.ROLLED_BACK
                 self._rejected.add(key)

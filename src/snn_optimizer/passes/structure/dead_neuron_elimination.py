@@ -7,7 +7,8 @@ After:  its row, bias, parameters, state and outgoing columns are gone everywher
 Sound because a train of zeros adds nothing: the outgoing columns multiply zeros.
 What batch norms and the like make of the zero is folded into the consumers' bias.
 The proof that a neuron never fires is in ``analyses/neuron_bounds.py``; removing
-columns regroups the sums of the consumers, hence ALGEBRAIC and not BITWISE.
+columns regroups the sums of the consumers, hence ALGEBRAIC, and BITWISE where these sums are exact
+(``analyses/exact_sums.py``).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import ClassVar
 import numpy as np
 
 from snn_optimizer.analyses import NO_UNIT, Population, UnitGroups, ValueRanges
+from snn_optimizer.analyses.exact_sums import ExactSums
 from snn_optimizer.ir import Rewriter, SNNGraph
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
@@ -85,10 +87,15 @@ class DeadNeuronElimination(Pass):
         _remark(groups, context, candidates, selected, proved_units, witnessed, refusals, graph.rate_samples)
         if not selected.any():
             return outcome
-        outcome.count("biases-folded", surgeon.fold(selected, ranges))
+        exact = context.analyses.get(ExactSums).touched_only(groups, selected)
+        folded = surgeon.fold(selected, ranges)
+        outcome.count("biases-folded", folded)
         outcome.neurons_removed = surgeon.cut(selected)
         outcome.changes = int(selected.sum())
-        outcome.claim = Exactness.PROFILED if _is_observed(groups, selected, proved_units) else Exactness.ALGEBRAIC
+        if _is_observed(groups, selected, proved_units):
+            outcome.claim = Exactness.PROFILED
+        else:
+            outcome.claim = Exactness.BITWISE if exact and not folded else Exactness.ALGEBRAIC
         rewriter.finish()
         return outcome
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import NO_UNIT, Contraction, Duplicates, Population, UnitGroups
+from snn_optimizer.analyses.exact_sums import ExactSums
 from snn_optimizer.analyses.rows import position_ranks, positions_of
 from snn_optimizer.analyses.similarity import near_pairs, scaled_pairs, unit_vectors
 from snn_optimizer.ir import Rewriter, SNNGraph
@@ -79,6 +80,7 @@ class RedundancyElimination(Pass):
         merged = keeper != np.arange(groups.classes)
         if not merged.any():
             return outcome
+        sums_exact = context.analyses.get(ExactSums).touched_only(groups, merged)
         rewriter = Rewriter(graph.module)
         surgeon = Surgeon(graph, groups, rewriter)
         for contraction in groups.contractions:
@@ -90,7 +92,11 @@ class RedundancyElimination(Pass):
         outcome.count("near", int((merged & near).sum()))
         outcome.neurons_removed = surgeon.cut(merged)
         outcome.changes = int(merged.sum())
-        outcome.claim = Exactness.LOSSY if (merged & near).any() else Exactness.ALGEBRAIC
+        if (merged & near).any():
+            outcome.claim = Exactness.LOSSY
+        else:
+            alike = bool((merged <= exact).all())
+            outcome.claim = Exactness.BITWISE if sums_exact and alike else Exactness.ALGEBRAIC
         rewriter.finish()
         return outcome
 
