@@ -21,7 +21,7 @@ from snn_optimizer.ir import array_of, shape_of_constant
 __all__ = ["Filters", "Reading", "drive_weights", "filters_of", "is_supported", "read"]
 
 Array = npt.NDArray[Any]
-_MOST_ROWS: Final = 60_000  # observations a regression uses at most
+_MOST_ROWS: Final = 20_000  # observations a regression uses at most
 
 
 @dataclass(frozen=True, slots=True)
