@@ -21,7 +21,7 @@ from snn_optimizer.analyses.unit_groups import Contraction, UnitGroups
 from snn_optimizer.analyses.whole_values import WholeValues
 from snn_optimizer.ir import Module, array_of
 
-__all__ = ["ExactSums", "grid_exponent"]
+__all__ = ["SIGNIFICANT", "ExactSums", "grid_exponent", "largest_sum"]
 
 SIGNIFICANT: Final = 24  # bits of a float32
 _FINEST: Final = 149  # of the smallest float32
@@ -69,8 +69,13 @@ def _is_exact(contraction: Contraction, largest: int | None) -> bool:
             return False
         bias = found
     exponent = max(grid_exponent(weights), grid_exponent(bias))
+    return largest_sum(weights, bias, largest) < 2.0 ** (SIGNIFICANT - exponent)
+
+
+def largest_sum(weights: npt.NDArray[Any], bias: npt.NDArray[Any] | None, largest: int = 1) -> float:
+    """Return how large a partial sum can be of inputs up to ``largest``; weights are (rows, presynaptic, kernel)."""
     most = largest * np.abs(weights.astype(np.float64)).sum(axis=(1, 2)).max(initial=0.0)
-    return bool(most + np.abs(bias.astype(np.float64)).max(initial=0.0) < 2.0 ** (SIGNIFICANT - exponent))
+    return float(most + (0.0 if bias is None else np.abs(bias.astype(np.float64)).max(initial=0.0)))
 
 
 def grid_exponent(array: npt.NDArray[Any]) -> int:

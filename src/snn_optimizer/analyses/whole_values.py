@@ -59,9 +59,8 @@ def _walk(graph: Graph, found: dict[int, int]) -> None:
                 found[id(node.outputs[0])] = variant.max_spikes
         elif is_standard(node, *_MOVING):
             if (most := found.get(id(node.inputs[0]))) is not None:
-                found.update((id(value), most) for value in node.outputs[:1] if node.op != "Split")
-                if node.op == "Split":
-                    found.update((id(value), most) for value in node.outputs)
+                moved = node.outputs if node.op == "Split" else node.outputs[:1]
+                found.update((id(value), most) for value in moved)
         elif is_standard(node, "Concat", "Add", "Sum"):
             parts = [found.get(id(value)) for value in node.inputs]
             known = [part for part in parts if part is not None]

@@ -25,11 +25,6 @@ class MeasuredActivity:
 
     dataset: Dataset
 
-    @property
-    def samples(self) -> int:
-        """Number of samples."""
-        return self.dataset.samples
-
     def gram(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float64] | None:
         """Return mean second moments of the population's spikes, a constant 1 last; ``None`` if it cannot be run."""
         try:

@@ -41,6 +41,7 @@ class Signals:
         self._session = Session(exposed)
         self._dataset = dataset
         self._major: dict[str, bool] = {}
+        self._turned: Mapping[str, Array] | None = None
 
     def record(self) -> dict[str, Array]:
         """Return the values that could be placed in time; one whose first axes are neither is left out."""
@@ -78,7 +79,8 @@ class Signals:
         if steps == 1 or batch.samples == 1:
             return True
         if name not in self._major:
-            turned = self._run(batch.take(np.arange(batch.samples)[::-1]))[place.output]
-            shape = (steps, batch.samples, *value.shape[1:])
+            if self._turned is None:  # of the first batch, on which all values are looked at
+                self._turned = self._run(batch.take(np.arange(batch.samples)[::-1]))
+            turned, shape = self._turned[place.output], (steps, batch.samples, *value.shape[1:])
             self._major[name] = bool(np.array_equal(turned.reshape(shape)[:, ::-1], value.reshape(shape)))
         return self._major[name]

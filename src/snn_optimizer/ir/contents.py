@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 from google.protobuf.message import Message
 
-from snn_optimizer.ir.types import Array, Value, array_of, dtype_of_constant, is_missing, shape_of_constant
+from snn_optimizer.ir.types import Array, Node, Value, array_of, dtype_of_constant, is_missing, shape_of_constant
 
-__all__ = ["attribute_key", "digest", "same_bytes", "value_key"]
+__all__ = ["attribute_key", "attributes_key", "digest", "same_bytes", "value_key"]
 
 _CHUNK: Final = 1 << 18  # elements read at a time; a mapped file is never in memory as a whole
 _SMALL: Final = 256  # bytes up to which a constant is known by its contents, not by what holds it
@@ -56,6 +56,11 @@ def _held_key(value: Value) -> Hashable:
 def _array_key(array: Array) -> Hashable:
     held = tuple(array.reshape(-1).tolist()) if array.dtype.kind == "O" else array.tobytes()
     return "constant", array.dtype.name, array.shape, held
+
+
+def attributes_key(node: Node) -> tuple[tuple[str, Hashable], ...]:
+    """Return what two nodes of one operator must share to have the same attributes."""
+    return tuple(sorted((name, attribute_key(held)) for name, held in node.attrs.items()))
 
 
 def attribute_key(held: Any) -> Hashable:

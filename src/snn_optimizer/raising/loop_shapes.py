@@ -23,8 +23,9 @@ from snn_optimizer.ir import (
     is_standard,
     shape_of_constant,
 )
+from snn_optimizer.raising.shift import origin
 
-__all__ = ["LoopShapes", "Sizes", "copied", "integer", "starts_below", "truth"]
+__all__ = ["LoopShapes", "Sizes", "integer", "starts_below", "truth"]
 
 Sizes: TypeAlias = tuple[int | str, ...]
 
@@ -143,24 +144,17 @@ def _forget_shapes(node: onnx.NodeProto) -> None:
                 _forget_shapes(inner)
 
 
-def copied(value: Value) -> Value:
-    """Return what a value is a copy of."""
-    while len(value.inputs) == 1 and is_standard(value.inputs[0], "Identity"):
-        value = value.inputs[0].inputs[0]
-    return value
-
-
 def integer(value: Value) -> int | None:
     """Return the only element of an integer constant."""
-    array: Any = array_of(copied(value))
+    array: Any = array_of(origin(value))
     return int(array.reshape(-1)[0]) if array is not None and array.size == 1 and array.dtype.kind in "iu" else None
 
 
 def truth(value: Value) -> bool | None:
     """Return a constant condition, None when it is computed."""
-    value = copied(value)
+    value = origin(value)
     while len(value.inputs) == 1 and is_standard(value.inputs[0], "Cast"):
-        value = copied(value.inputs[0].inputs[0])
+        value = origin(value.inputs[0].inputs[0])
     array = array_of(value)
     return None if array is None or array.size != 1 else bool(array.reshape(-1)[0])
 
@@ -171,4 +165,4 @@ def starts_below(condition: Value, bound: Value) -> bool:
     if maker is None or not is_standard(maker, "Less", "Greater"):
         return False
     small, large = maker.inputs if maker.op == "Less" else maker.inputs[::-1]
-    return integer(small) == 0 and copied(large) is bound
+    return integer(small) == 0 and origin(large) is bound

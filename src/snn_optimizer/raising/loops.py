@@ -36,7 +36,8 @@ from snn_optimizer.ir import (
     reads_of,
     shape_of_constant,
 )
-from snn_optimizer.raising.loop_shapes import LoopShapes, Sizes, copied, integer, starts_below, truth
+from snn_optimizer.raising.loop_shapes import LoopShapes, Sizes, integer, starts_below, truth
+from snn_optimizer.raising.shift import origin
 
 __all__ = ["Emitted", "Obstacle", "Read", "State", "TimeLoop", "read_loop"]
 
@@ -149,7 +150,7 @@ class _Reader:
         self.local.update(id(value) for inner in body.nodes for value in inner.outputs)
         ports = zip(node.inputs[2:], body.inputs[2:], body.outputs[1:], node.outputs, strict=False)
         self.carried = [State(*values) for values in ports]
-        self.outer = {id(one.before): one.initial for one in self.carried if copied(one.after) is one.before}
+        self.outer = {id(one.before): one.initial for one in self.carried if origin(one.after) is one.before}
         self.counters: dict[int, _Count] = {}
         self.runs_once = False  # even if the number of steps is computed as less
 
@@ -209,7 +210,7 @@ class _Reader:
     def steps(self) -> Value | int | Obstacle:
         """Return how often the loop runs."""
         limit, first = self.node.inputs[:2]
-        last = copied(self.body.outputs[0])
+        last = origin(self.body.outputs[0])
         endless = is_missing(limit) or integer(limit) == _FOREVER
         starts = True if is_missing(first) else truth(first)
         if starts is False:
@@ -383,7 +384,7 @@ class _Reader:
 
     def from_outside(self, value: Value) -> Value | None:
         """Return what a value is outside the body, None when it is made inside."""
-        value = copied(value)
+        value = origin(value)
         return self.outer.get(id(value)) if id(value) in self.local else value
 
 

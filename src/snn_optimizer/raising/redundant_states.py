@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 
 from snn_optimizer.ir import Array, GraphIndex, Node, Rewriter, Value, is_constant
-from snn_optimizer.ir.contents import attribute_key, value_key
+from snn_optimizer.ir.contents import attributes_key, value_key
 from snn_optimizer.raising.regions import ELEMENTWISE
 from snn_optimizer.raising.shift import origin
 from snn_optimizer.raising.step_graph import State, StepGraph
@@ -112,7 +112,7 @@ def _computed_alike(state: State, other: State) -> bool:
 
 
 def _kind(node: Node) -> tuple[object, ...]:
-    attributes = tuple(sorted((name, attribute_key(held)) for name, held in node.attrs.items()))
+    attributes = attributes_key(node)
     return node.domain, node.op, attributes, len(node.inputs)
 
 

@@ -26,8 +26,8 @@ from snn_optimizer.ir import (
 from snn_optimizer.ir.contents import value_key
 from snn_optimizer.raising.initial import InitialValues, ShapeUnknown
 from snn_optimizer.raising.loop import Lane, Loop, Operand
-from snn_optimizer.raising.rolled_values import Concatenation, Register, Stack, copied
-from snn_optimizer.raising.shift import output_index
+from snn_optimizer.raising.rolled_values import Concatenation, Register, Stack
+from snn_optimizer.raising.shift import origin, output_index
 from snn_optimizer.raising.uniform import uniform
 
 __all__ = ["ShapeUnknown", "roll"]
@@ -204,7 +204,7 @@ class _Roller:
                 pending += [use.node for use in self.index.consumers(node.outputs[0])]
         self.concatenations: list[Concatenation] = []
         for node in readers.values():
-            places = [self._place(copied(value)) for value in node.inputs]
+            places = [self._place(origin(value)) for value in node.inputs]
             first = next((slot for slot, place in enumerate(places) if place is not None), None)
             if first is None:
                 continue

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from snn_optimizer.ir import Array, Node, Value, is_standard
+from snn_optimizer.ir import Array, Node, Value
 from snn_optimizer.raising.loop import Lane
 
-__all__ = ["Concatenation", "Register", "Stack", "copied"]
+__all__ = ["Concatenation", "Register", "Stack"]
 
 
 @dataclass(eq=False, slots=True)
@@ -45,10 +45,3 @@ class Concatenation:
     source: Value
     axis: int
     merged: list[int] | None
-
-
-def copied(value: Value) -> Value:
-    """Return what a value is a copy of: exporters leave an Identity behind a single step."""
-    while value.inputs and is_standard(value.inputs[0], "Identity"):
-        value = value.inputs[0].inputs[0]
-    return value

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from snn_optimizer.ir import Module, Node, Value, array_of, is_constant, is_missing, is_standard, shape_of_constant
-from snn_optimizer.ir.contents import attribute_key, digest, value_key
+from snn_optimizer.ir.contents import attributes_key, digest, value_key
 from snn_optimizer.raising.slices import Step
 from snn_optimizer.raising.uniform import uniform
 
@@ -99,7 +99,7 @@ class Shift:
         """Return what corresponding nodes share: the operator, its attributes and its arity."""
         found = self._keys.get(id(node))
         if found is None:
-            attributes = tuple(sorted((name, attribute_key(held)) for name, held in node.attrs.items()))
+            attributes = attributes_key(node)
             found = self._module.call_key(node), attributes, len(node.inputs), len(node.outputs)
             self._keys[id(node)] = found
         return found

@@ -29,7 +29,7 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
-from snn_optimizer.ir.contents import attribute_key, value_key
+from snn_optimizer.ir.contents import attributes_key, value_key
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.shared import RANDOM, HiddenNames, Tally
 
@@ -90,7 +90,7 @@ class _Merger:
             if id(value) not in self.value_keys:
                 self.value_keys[id(value)] = value_key(value)
             read.append(self.value_keys[id(value)])
-        attributes = tuple(sorted((name, attribute_key(held)) for name, held in node.attrs.items()))
+        attributes = attributes_key(node)
         made = tuple(map(is_missing, node.outputs))
         return self.module.call_key(node), attributes, tuple(read), made
 

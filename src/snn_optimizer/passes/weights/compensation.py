@@ -62,20 +62,14 @@ class Elimination:
 
     def __post_init__(self) -> None:
         self.weights = np.array(self.weights, np.float64)
-        self.energy = max(
-            float(np.einsum("ij,jk,ik->", self.weights, self.moments, self.weights, optimize=True)), _TINY
-        )
+        self.energy = _energy(self.moments, self.weights)
         self._inverse: Array = np.asarray(np.linalg.inv(self.moments), np.float64)
         self._place = np.arange(len(self.moments))  # where each input is in the compacted arrays
         self._single = np.array([len(group) == 1 for group in self.groups])
         self._first = np.array([int(group[0]) if len(group) else -1 for group in self.groups], np.int64)
         self._gone = np.zeros(len(self.groups), np.bool_)
-        self._support = self._sparse_support()
-
-    def _sparse_support(self) -> npt.NDArray[np.bool_] | None:
-        support = self.weights != 0
-        support[:, -1] = True
-        return support if float(support[:, :-1].mean() if support.shape[1] > 1 else 1.0) < DENSE else None
+        support, dense = _support(self.weights)
+        self._support = None if dense else support
 
     def costs(self) -> Array:
         """Return what leaving out each group next costs, as a share of the energy of the drive; infinite when gone."""
@@ -146,9 +140,19 @@ def saliences(moments: Array, weights: Array) -> Array:
     -------
     array, shape (rows, n)
     """
-    energy = max(float(np.sum((weights @ moments) * weights)), _TINY)
     diagonal = np.maximum(np.diagonal(np.linalg.inv(moments)), _TINY)
-    return np.asarray(weights[:, :-1] ** 2 / diagonal[:-1] / energy)
+    return np.asarray(weights[:, :-1] ** 2 / diagonal[:-1] / _energy(moments, weights))
+
+
+def _energy(moments: Array, weights: Array) -> float:
+    return max(float(np.sum((weights @ moments) * weights)), _TINY)
+
+
+def _support(weights: Array) -> tuple[npt.NDArray[np.bool_], bool]:
+    """Return which weights may differ from zero, the bias always, and whether these are nearly all."""
+    support = weights != 0
+    support[:, -1] = True
+    return support, support.shape[1] < 2 or float(support[:, :-1].mean()) >= DENSE
 
 
 def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float, *, sparse: bool = False) -> Array:
@@ -174,11 +178,9 @@ def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float,
     """
     system = with_ridge(moments, ridge)
     gap = (cross @ wanted.T - moments @ old.T).T  # what the old weights leave unexplained, by row
-    support = old != 0
-    support[:, -1] = True
+    support, dense = _support(old)
     counts = support.sum(axis=1, dtype=np.float64)
-    share = float(support[:, :-1].mean()) if support.shape[1] > 1 else 1.0
-    if share >= DENSE and not sparse:
+    if dense and not sparse:
         return np.asarray(old + np.linalg.solve(system, gap.T).T)
     if float((counts**3).sum()) > _DIRECT:
         return np.asarray(old + _restricted(system, gap, support))

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from snn_optimizer import ops
 from snn_optimizer.analyses import NO_UNIT, Contraction, Population, UnitGroups
+from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import array_of, shape_of_constant
 
 __all__ = ["Filters", "Reading", "drive_weights", "filters_of", "is_supported", "read"]
@@ -90,11 +91,8 @@ def is_supported(contraction: Contraction) -> bool:
 
 def drive_weights(contraction: Contraction) -> npt.NDArray[np.float64]:
     """Return the weights as (rows, presynaptic x kernel + 1); the last column, of the bias, is zero."""
-    array = array_of(contraction.node.inputs[contraction.weight_slot])
-    assert array is not None
-    order = [contraction.axis_out, contraction.axis_in]
-    moved = np.transpose(array, [*order, *(i for i in range(array.ndim) if i not in order)])
-    matrix = moved.reshape(len(moved), -1).astype(np.float64)
+    weights = contraction_matrix(contraction)
+    matrix = weights.reshape(len(weights), -1).astype(np.float64)
     return np.concatenate([matrix, np.zeros((len(matrix), 1))], axis=1)
 
 

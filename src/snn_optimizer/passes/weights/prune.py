@@ -107,7 +107,7 @@ class Prune(Pass):
                 context.missed(Refusal("no-data", "its refit needs samples; give --calib DATA.npz"), "model")
                 return Outcome()
             shrinker = Shrinker(graph, context, context.activity, RIDGE)
-            attempt: Attempt = partial(self._refitted, shrinker, context)
+            attempt: Attempt = partial(self._refitted, shrinker, _saliences(shrinker), context)
         else:
             attempt = partial(self._applied, graph, context)
         if not self.budget or self.pattern:
@@ -154,15 +154,11 @@ class Prune(Pass):
         )
         return candidate, outcome, trial.remarks
 
-    def _refitted(self, shrinker: Shrinker, context: PassContext, amount: float) -> Trial:
+    def _refitted(self, shrinker: Shrinker, scores: list[Scores], context: PassContext, amount: float) -> Trial:
         """Return a copy with the given amount removed and the rest refitted."""
         trial = replace(context, remarks=[])
         numbers = sorted(shrinker.readings)
         contractions = [shrinker.groups.contractions[number] for number in numbers]
-        scores = []
-        for number, contraction in zip(numbers, contractions, strict=True):
-            moments = with_ridge(shrinker.readings[number].moments, RIDGE)
-            scores.append(saliences(moments, drive_weights(contraction)).reshape(contraction_matrix(contraction).shape))
         masks = replace(self, sparsity=amount)._masks(scores)  # noqa: SLF001 - the same class
         outcome = Outcome()
         for contraction, mask in zip(contractions, masks, strict=True):
@@ -224,6 +220,16 @@ class Prune(Pass):
         )
         parts = np.split(flat, np.cumsum([s.size for s in scores])[:-1]) if scores else []
         return [part.reshape(s.shape) for part, s in zip(parts, scores, strict=True)]
+
+
+def _saliences(shrinker: Shrinker) -> list[Scores]:
+    """Return what the weights of each contraction that can be refitted cost, (post, pre, kernel)."""
+    scores = []
+    for number in sorted(shrinker.readings):
+        contraction = shrinker.groups.contractions[number]
+        found = saliences(with_ridge(shrinker.readings[number].moments, RIDGE), drive_weights(contraction))
+        scores.append(found.reshape(contraction_matrix(contraction).shape))
+    return scores
 
 
 def _by_tensor(groups: UnitGroups) -> list[list[Contraction]]:

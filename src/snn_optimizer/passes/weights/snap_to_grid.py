@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups
+from snn_optimizer.analyses.exact_sums import SIGNIFICANT, largest_sum
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.errors import PassOptionError
 from snn_optimizer.ir import Node, Rewriter, SNNGraph, Use, Value, array_of, is_constant, is_standard
@@ -24,7 +25,6 @@ from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Ref
 __all__ = ["SnapToGrid"]
 
 FINEST: Final = 20  # the exponent the search ends at
-SIGNIFICANT: Final = 24  # bits of a float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +130,9 @@ def _adds_behind(value: Value) -> list[Node]:
 
 def _tell(contraction: Contraction, context: PassContext, exponent: int) -> None:
     """Say whether the sums of a layer are exact now, for inputs that are whole numbers of size at most one."""
-    weights = np.abs(contraction_matrix(contraction).astype(np.float64)).sum(axis=(1, 2))
     node, slot = contraction.node, contraction.bias_slot
     bias = array_of(node.inputs[slot]) if slot is not None and len(node.inputs) > slot else None
-    largest = float(weights.max(initial=0.0)) + (0.0 if bias is None else float(np.abs(bias).max(initial=0.0)))
+    largest = largest_sum(contraction_matrix(contraction), bias)
     limit = 2.0 ** (SIGNIFICANT - exponent)
     if largest < limit:
         context.note(

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import NO_UNIT, Contraction, UnitGroups
+from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.passes.weights.compensation import Elimination, with_ridge
 from snn_optimizer.passes.weights.drives import Reading, drive_weights
 
@@ -117,7 +118,7 @@ def _ordered(
 def _positions(groups: UnitGroups, contraction: Contraction, classes: Classes) -> Sequence[npt.NDArray[np.int64]]:
     """Return which columns of the drive's weights each class is."""
     found = groups.classes_at(contraction.labels_in)
-    kernel = (drive_weights(contraction).shape[1] - 1) // max(len(found), 1)
+    kernel = contraction_matrix(contraction).shape[2]
     by_class = np.argsort(found, kind="stable")
     starts = np.searchsorted(found[by_class], classes, side="left")
     stops = np.searchsorted(found[by_class], classes, side="right")
