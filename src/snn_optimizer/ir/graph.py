@@ -89,6 +89,10 @@ class SNNGraph:
         twin.rate_samples = self.rate_samples
         return twin
 
+    def become(self, other: SNNGraph) -> None:
+        """Take over the model and the rates of another graph, which must not be used afterwards."""
+        self.module, self.firing_rates = other.module, other.firing_rates
+
     # -- layers ----------------------------------------------------------------------------
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from typing import Any, ClassVar, Protocol
 
@@ -142,6 +142,10 @@ class PassContext:
     activity: ActivityProvider | None = None
     accept: Accept | None = None
     frontend: Frontend = field(default_factory=Frontend)
+
+    def trial(self, candidate: SNNGraph) -> PassContext:
+        """Return the context of a run on a candidate: its own facts and remarks, which count when it is taken."""
+        return replace(self, analyses=AnalysisManager(candidate.module, self.analyses.domain), remarks=[])
 
     def applied(self, rule: str, place: str, message: str, **arguments: object) -> None:
         """Record what was done."""

@@ -143,7 +143,7 @@ class PassManager:
             result.status = PassStatus.KEPT
             confirm = one.confirmed or claim < one.claim  # what is claimed of this model only is confirmed by running
             if snapshot is not None and not self._guard(graph, claim, result, confirm=confirm):
-                graph.module, graph.firing_rates = snapshot.module, snapshot.firing_rates
+                graph.become(snapshot)
                 result.status = PassStatus.ROLLED_BACK
                 self._rejected.add(key)
         if result.status is PassStatus.KEPT:

@@ -167,7 +167,7 @@ def _take(graph: SNNGraph, orders: Sequence[UnitOrder], found: _Trial, context: 
                 f"without the refit's errors {lost:.2%} of the drive's energy is lost",
                 units=count, lost=float(lost),
             )  # fmt: skip
-    graph.module, graph.firing_rates = found.graph.module, found.graph.firing_rates
+    graph.become(found.graph)
     outcome = Outcome(changes=sum(found.counts), neurons_removed=found.neurons)
     outcome.count("units-removed", sum(found.counts))
     return outcome

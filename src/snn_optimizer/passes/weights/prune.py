@@ -26,7 +26,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.analyses import NO_UNIT, AnalysisManager, Contraction, UnitGroups
+from snn_optimizer.analyses import NO_UNIT, Contraction, UnitGroups
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.errors import PassOptionError
 from snn_optimizer.ir import Rewriter, SNNGraph, Use, Value, shape_of_constant
@@ -140,14 +140,14 @@ class Prune(Pass):
     def _take(graph: SNNGraph, context: PassContext, trial: Trial) -> Outcome:
         candidate, outcome, remarks = trial
         if outcome.changes:
-            graph.module, graph.firing_rates = candidate.module, candidate.firing_rates
+            graph.become(candidate)
         context.remarks.extend(remarks)
         return outcome
 
     def _applied(self, graph: SNNGraph, context: PassContext, amount: float) -> Trial:
         """Return a copy with the given amount removed."""
         candidate = graph.copy(share_weights=True)
-        trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
+        trial = context.trial(candidate)
         asked = replace(self, sparsity=amount)
         outcome = (
             _prune_units(candidate, trial, amount, self.scope) if self.units else asked._prune_weights(candidate, trial)  # noqa: SLF001 - the same class

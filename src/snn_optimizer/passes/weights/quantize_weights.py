@@ -10,13 +10,13 @@ Spikes are whole numbers, so the integer sums are exact and only the rounding of
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups
+from snn_optimizer.analyses import Contraction, UnitGroups
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.analyses.whole_values import WholeValues
 from snn_optimizer.errors import PassOptionError
@@ -73,7 +73,7 @@ class QuantizeWeights(Pass):
         if found is None:
             return Outcome()
         candidate, outcome, trial = found
-        graph.module, graph.firing_rates = candidate.module, candidate.firing_rates
+        graph.become(candidate)
         context.remarks.extend(trial.remarks)
         return outcome
 
@@ -81,7 +81,7 @@ class QuantizeWeights(Pass):
         self, graph: SNNGraph, context: PassContext, chosen: Sequence[int]
     ) -> tuple[SNNGraph, Outcome, PassContext] | None:
         candidate = graph.copy(share_weights=True)
-        trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
+        trial = context.trial(candidate)
         outcome = _quantized(candidate, trial, chosen)
         return (candidate, outcome, trial) if context.accept is not None and context.accept(candidate) else None
 

@@ -9,13 +9,13 @@ so exact in float32, in any order of summation: rewrites and kernels that only r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups
+from snn_optimizer.analyses import Contraction, UnitGroups
 from snn_optimizer.analyses.exact_sums import SIGNIFICANT, largest_sum
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.errors import PassOptionError
@@ -57,12 +57,12 @@ class SnapToGrid(Pass):
             return Outcome()
         for exponent in range(FINEST + 1):
             candidate = graph.copy(share_weights=True)
-            trial = replace(context, analyses=AnalysisManager(candidate.module, context.analyses.domain), remarks=[])
+            trial = context.trial(candidate)
             outcome = _snap(candidate, trial, exponent)
             spending = context.accept(candidate)
             context.note("frontier", "model", f"multiples of 2^-{exponent}: {spending}", exponent=exponent)
             if spending:
-                graph.module, graph.firing_rates = candidate.module, candidate.firing_rates
+                graph.become(candidate)
                 context.remarks.extend(trial.remarks)
                 return outcome
         context.missed(Refusal("over-budget", f"even multiples of 2^-{FINEST} exceed the budget"), "model")
