@@ -52,20 +52,21 @@ def shape_as_images(spikes: Floats) -> Floats:
     return spikes.reshape(*spikes.shape[:2], 1, 8, 8)
 
 
-def calibration_samples(train: Half) -> tuple[Floats, Labels]:
+def calibration_samples(train: Half, number: int = SAMPLES_PER_FILE) -> tuple[Floats, Labels]:
     """Return the encoded training samples that go beside every model."""
-    return _draw(train, _CALIBRATION_SEED)
+    return _draw(train, _CALIBRATION_SEED, number)
 
 
 def test_samples(test: Half) -> tuple[Floats, Labels]:
     """Return the encoded test samples that go beside every model."""
-    return _draw(test, _TEST_SEED)
+    return _draw(test, _TEST_SEED, SAMPLES_PER_FILE)
 
 
-def _draw(half: Half, seed: int) -> tuple[Floats, Labels]:
-    chosen, _ = train_test_split(
-        np.arange(len(half.labels)), train_size=SAMPLES_PER_FILE, stratify=half.labels, random_state=seed
-    )
+def _draw(half: Half, seed: int, number: int) -> tuple[Floats, Labels]:
+    everything = np.arange(len(half.labels))
+    chosen = everything
+    if number < len(everything):
+        chosen, _ = train_test_split(everything, train_size=number, stratify=half.labels, random_state=seed)
     return encode(half.probabilities[chosen], np.random.default_rng(seed)), half.labels[chosen]
 
 

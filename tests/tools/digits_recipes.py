@@ -14,79 +14,81 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One model: its name, what it is, and how its trained network comes about."""
+    """One model: its name, what it is, and how its trained network comes about; the number shifts every seed."""
 
     name: str
     description: str
-    train: Callable[[Half, Say], Network]
+    train: Callable[[Half, int, Say], Network]
 
 
-def _mlp(train: Half, say: Say) -> Network:
-    torch.manual_seed(1)
+def _mlp(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(1 + shift)
     network = Feedforward((64, 128, 10))
-    fit(network, train, Schedule(epochs=40, learning_rate=2e-3, seed=1), say=say)
+    fit(network, train, Schedule(epochs=40, learning_rate=2e-3, seed=1 + shift), say=say)
     return network
 
 
-def _wide(train: Half, say: Say) -> Network:
-    torch.manual_seed(2)
+def _wide(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(2 + shift)
     network = Feedforward((64, 1000, 1000, 10))
 
     def penalty(_: Network, traces: dict[str, Tensor]) -> Tensor:
         weights = sum(linear.weight.abs().sum() for linear in network.linears)
         return 1e-5 * weights + 3.0 * (traces["lif1"].mean() + traces["lif2"].mean())
 
-    fit(network, train, Schedule(epochs=30, learning_rate=2e-3, seed=2), penalty=penalty, say=say)
+    fit(network, train, Schedule(epochs=30, learning_rate=2e-3, seed=2 + shift), penalty=penalty, say=say)
     return network
 
 
-def _pruned(train: Half, say: Say) -> Network:
-    torch.manual_seed(3)
+def _pruned(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(3 + shift)
     network = Feedforward((64, 256, 10), Dynamics(reset="to-value", fire="ge"))
     weights = [linear.weight for linear in network.linears]
 
     def penalty(_: Network, __: dict[str, Tensor]) -> Tensor:
         return 3e-5 * sum(weight.abs().sum() for weight in weights)
 
-    dense = Schedule(epochs=30, learning_rate=3e-3, seed=30, label_smoothing=0.05)
+    dense = Schedule(epochs=30, learning_rate=3e-3, seed=30 + shift, label_smoothing=0.05)
     fit(network, train, dense, penalty=penalty, say=say)
     for round_, sparsity in enumerate((0.5, 0.7, 0.8, 0.85, 0.88, 0.9), start=1):
         say(f"{sparsity:.0%} of the weights pruned")
         keep_zero = prune_by_magnitude(weights, sparsity)
         last = sparsity == 0.9
-        schedule = Schedule(epochs=60 if last else 15, learning_rate=5e-3, seed=30 + round_, label_smoothing=0.05)
+        schedule = Schedule(
+            epochs=60 if last else 15, learning_rate=5e-3, seed=30 + round_ + shift, label_smoothing=0.05
+        )
         fit(network, train, schedule, penalty=None if last else penalty, after_step=keep_zero, say=say)
     return network
 
 
-def _conv(train: Half, say: Say) -> Network:
-    torch.manual_seed(4)
+def _conv(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(4 + shift)
     network = Convolutional()
     _quieten(network.fc3)
-    fit(network, train, Schedule(epochs=30, learning_rate=3e-3, seed=4), say=say)
+    fit(network, train, Schedule(epochs=30, learning_rate=3e-3, seed=4 + shift), say=say)
     return network
 
 
-def _residual(train: Half, say: Say) -> Network:
-    torch.manual_seed(5)
+def _residual(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(5 + shift)
     network = Residual()
     _quieten(network.fc4)
-    fit(network, train, Schedule(epochs=30, learning_rate=2e-3, seed=5), say=say)
+    fit(network, train, Schedule(epochs=30, learning_rate=2e-3, seed=5 + shift), say=say)
     return network
 
 
-def _recurrent(train: Half, say: Say) -> Network:
-    torch.manual_seed(6)
+def _recurrent(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(6 + shift)
     network = Recurrent()
-    schedule = Schedule(epochs=50, learning_rate=3e-3, seed=6, label_smoothing=0.05)
+    schedule = Schedule(epochs=50, learning_rate=3e-3, seed=6 + shift, label_smoothing=0.05)
     fit(network, train, schedule, say=say)
     return network
 
 
-def _cuba(train: Half, say: Say) -> Network:
-    torch.manual_seed(7)
+def _cuba(train: Half, shift: int, say: Say) -> Network:
+    torch.manual_seed(7 + shift)
     network = Cuba()
-    fit(network, train, Schedule(epochs=50, learning_rate=5e-3, seed=7), say=say)
+    fit(network, train, Schedule(epochs=50, learning_rate=5e-3, seed=7 + shift), say=say)
     return network
 
 

@@ -1,13 +1,16 @@
 """Trains the networks of `models/` and writes their ONNX files, sample files and `MANIFEST.toml`.
 
     PYTHONPATH=src python tests/tools/make_models.py [--only NAME ...] [--into DIRECTORY]
+    PYTHONPATH=src python tests/tools/make_models.py --more 3 --samples 898 --into DIRECTORY
 
+The second form trains each recipe again from other seeds: `digits_mlp-1.onnx`, `digits_mlp-2.onnx`, ...
 Everything is seeded and runs on one thread: the same library versions on the same kind of processor give
 the same bytes.
 """
 
 import argparse
 import hashlib
+import itertools
 import sys
 import time
 import tomllib
@@ -18,6 +21,7 @@ import torch
 from digits_data import (
     DATASET,
     LICENSE,
+    SAMPLES_PER_FILE,
     Floats,
     Half,
     Labels,
@@ -33,6 +37,7 @@ from spiking_export import ModelBuilder
 
 ORIGIN = "trained by tests/tools/make_models.py"
 LEAST_ACCURACY = 0.93
+SEED_STEP = 1000
 DEFAULT_DIRECTORY = Path(__file__).resolve().parents[2] / "models"
 COUNTED = (".weight", ".bias", ".running_mean", ".running_var")
 MANIFEST_HEADER = """\
@@ -47,15 +52,16 @@ MANIFEST_HEADER = """\
 Entry = dict[str, str | int | float | dict[str, int]]
 
 
-def make(recipe: Recipe, train: Half, test: Half, directory: Path) -> Entry:
-    """Train, write, check and describe one model."""
-    network = recipe.train(train, lambda line: print(f"{recipe.name}: {line}", flush=True))
-    builder = ModelBuilder(recipe.name)
+def make(recipe: Recipe, train: Half, test: Half, directory: Path, *, again: int, samples: int) -> Entry:
+    """Train, write, check and describe one model; ``again`` counts the times it is trained from other seeds."""
+    network = recipe.train(train, SEED_STEP * again, lambda line: print(f"{recipe.name}: {line}", flush=True))
+    name = _name(recipe, again)
+    builder = ModelBuilder(name)
     network.export(builder)
     model = builder.model(f"{recipe.description}; {DATASET}")
     model_checks.check_file(model)
 
-    calibration = _shaped(calibration_samples(train), images=network.images)
+    calibration = _shaped(calibration_samples(train, samples), images=network.images)
     held_out = _shaped(test_samples(test), images=network.images)
     accuracy = model_checks.accuracy(model, *held_out)
     if accuracy < LEAST_ACCURACY:
@@ -69,7 +75,7 @@ def make(recipe: Recipe, train: Half, test: Half, directory: Path) -> Entry:
     sizes = {name: int(spikes[0, 0].size) for name, (_, spikes) in outputs.items()}
 
     helper.set_model_props(model, {"origin": ORIGIN, "dataset": DATASET, "accuracy": f"{accuracy:.4f}"})
-    path = directory / f"{recipe.name}.onnx"
+    path = directory / f"{name}.onnx"
     content = model.SerializeToString(deterministic=True)
     path.write_bytes(content)
     write_samples(path.with_suffix(".calib.npz"), *calibration)
@@ -90,21 +96,27 @@ def make(recipe: Recipe, train: Half, test: Half, directory: Path) -> Entry:
         "silent_fraction": round(sum(silent.values()) / sum(sizes[name] for name in silent), 4),
         "silent": silent,
         "against_pytorch": str(agreement),
-        "origin": f"python tests/tools/make_models.py --only {recipe.name}",
+        "origin": f"python tests/tools/make_models.py --only {recipe.name}" + (f" --more {again}" if again else ""),
         "license": LICENSE,
     }
 
 
 def write_manifest(path: Path, entries: dict[str, Entry]) -> None:
     """Write the entries in the order of the recipes."""
+    order = {recipe.name: place for place, recipe in enumerate(RECIPES)}
+    recipe_of = {name: name.split("-")[0] for name in entries}
+    unknown = sorted(name for name in entries if recipe_of[name] not in order)
+    if unknown:
+        raise SystemExit(f"{path} holds a model that no recipe makes: {', '.join(unknown)}")
     tables = []
-    for recipe in RECIPES:
-        if recipe.name in entries:
-            lines = [f"{key} = {_toml(value)}" for key, value in entries[recipe.name].items()]
-            tables.append("\n".join([f"[{recipe.name}]", *lines, ""]))
+    for name in sorted(entries, key=lambda name: (order[recipe_of[name]], name)):
+        lines = [f"{key} = {_toml(value)}" for key, value in entries[name].items()]
+        tables.append("\n".join([f"[{name}]", *lines, ""]))
     path.write_text("\n".join([MANIFEST_HEADER, *tables]), encoding="utf-8")
-    if tomllib.loads(path.read_text(encoding="utf-8")).keys() != entries.keys():
-        raise SystemExit(f"{path} holds a model that no recipe makes")
+
+
+def _name(recipe: Recipe, again: int) -> str:
+    return f"{recipe.name}-{again}" if again else recipe.name
 
 
 def _toml(value: str | float | dict[str, int]) -> str:
@@ -128,6 +140,8 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Train the networks of models/.")
     parser.add_argument("--only", metavar="NAME", nargs="+", choices=names, default=names)
     parser.add_argument("--into", metavar="DIRECTORY", type=Path, default=DEFAULT_DIRECTORY)
+    parser.add_argument("--more", metavar="N", type=int, default=0, help="train each N times from other seeds instead")
+    parser.add_argument("--samples", metavar="N", type=int, default=SAMPLES_PER_FILE, help="in the calibration file")
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)
@@ -136,12 +150,13 @@ def main(argv: list[str] | None = None) -> int:
     manifest = options.into / "MANIFEST.toml"
     entries = tomllib.loads(manifest.read_text(encoding="utf-8")) if manifest.exists() else {}
     train, test = load_halves()
-    for recipe in RECIPES:
+    for recipe, again in itertools.product(RECIPES, range(1, options.more + 1) if options.more else (0,)):
         if recipe.name in options.only:
             start = time.monotonic()
-            entries[recipe.name] = entry = make(recipe, train, test, options.into)
+            entry = make(recipe, train, test, options.into, again=again, samples=options.samples)
+            entries[_name(recipe, again)] = entry
             print(
-                f"{recipe.name}: test accuracy {entry['test_accuracy']}, {entry['bytes']} bytes, silent "
+                f"{_name(recipe, again)}: test accuracy {entry['test_accuracy']}, {entry['bytes']} bytes, silent "
                 f"{entry['silent']}, {time.monotonic() - start:.0f} s",
                 flush=True,
             )

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.errors import ExecutionError
+from snn_optimizer.errors import DataError, ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.recording import Recorder
 from snn_optimizer.execution.signals import Signals
@@ -40,6 +40,13 @@ class MeasuredActivity:
         except ExecutionError:
             return [None] * len(names)
         return [found.get(name) for name in names]
+
+    def distances(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float32] | None:
+        """Return how far the population's potentials are from the threshold, as a share of it, (T, samples, N...)."""
+        try:
+            return Recorder(graph.to_onnx(), self.dataset).distances(population)
+        except (DataError, ExecutionError):
+            return None
 
     def witnesses(
         self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain

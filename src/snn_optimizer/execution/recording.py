@@ -54,6 +54,26 @@ class Recorder:
         tap = self._tap(population)
         return np.concatenate([self._train(tap, batch) for batch in self._batches()], axis=1)
 
+    def distances(self, population: str) -> npt.NDArray[np.float32] | None:
+        """Return how far each potential is from its threshold, as a share of it, shape (T, samples, N...).
+
+        ``None`` for a population without threshold.
+
+        Raises
+        ------
+        DataError
+            If there is no such population.
+        """
+        tap = self._tap(population)
+        parts = []
+        for batch in self._batches():
+            (seen,) = self._observer.observe(batch.feeds, [tap])
+            if seen.distance is None or seen.threshold is None:
+                return None
+            with np.errstate(all="ignore"):
+                parts.append((seen.distance / np.abs(seen.threshold)).astype(np.float32))
+        return np.concatenate(parts, axis=1)
+
     def gram(self, population: str) -> npt.NDArray[np.float64]:
         """Return the second moments of a population's output and a constant.
 

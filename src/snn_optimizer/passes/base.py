@@ -73,6 +73,9 @@ class ActivityProvider(Protocol):
     def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
         """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
 
+    def distances(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float32] | None:
+        """Return how far potentials are from the threshold, as a share of it, shape (T, samples, N...)."""
+
     def witnesses(
         self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain
     ) -> dict[str, npt.NDArray[np.bool_]]:
@@ -84,10 +87,20 @@ Evaluator = Callable[[Node, list[npt.NDArray[Any]]], list[npt.NDArray[Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a candidate costs; true when that is within the budget."""
+    """What a candidate costs; true when that is within the budget.
+
+    Attributes
+    ----------
+    holds : bool
+    found : str
+        In one line.
+    shares : tuple of float
+        What was measured as shares of the budget, each in its own place; above 1 is too much.
+    """
 
     holds: bool
     found: str
+    shares: tuple[float, ...] = ()
 
     def __bool__(self) -> bool:
         return self.holds

@@ -21,9 +21,11 @@ from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import Graph, Node, Rewriter, SNNGraph, Use, Value, array_of, is_constant
 from snn_optimizer.passes.base import Refusal
 
-__all__ = ["Mask", "Surgeon", "add_behind", "emitted", "first_of_axis", "is_padded"]
+__all__ = ["Mask", "Surgeon", "add_behind", "emitted", "first_of_axis", "gather_bytes", "is_padded", "worth_a_gather"]
 
 Mask = npt.NDArray[np.bool_]
+_INDEX_BYTES = 8
+_NODE_BYTES = 256
 
 
 @dataclass
@@ -349,6 +351,16 @@ def _way_back(reader: Use, goal: Node) -> list[Node]:
     if reader.node is not goal and value.inputs:
         visit(value.inputs[0])
     return order
+
+
+def worth_a_gather(skipped: int, kept: int, bytes_per_input: int) -> bool:
+    """Tell whether leaving inputs out of a linear map saves more bytes than the Gather that does it costs."""
+    return skipped * bytes_per_input > gather_bytes(kept)
+
+
+def gather_bytes(kept: int) -> int:
+    """Return what a Gather of so many elements costs in the file, and a little more for its time."""
+    return kept * _INDEX_BYTES + _NODE_BYTES
 
 
 def is_padded(node: Node) -> bool:

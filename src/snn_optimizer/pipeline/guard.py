@@ -18,8 +18,13 @@ from snn_optimizer.verification import Equivalence, Referee, Scores, Verdict, mi
 __all__ = ["Guard"]
 
 LARGEST_MESSAGE = 1 << 30  # bytes of weights that are handed to the runtime in memory
-MIXTURES = 2  # further data sets the budget is measured on, see verification/mixing.py
-MIXTURES_UNSEEN = 4  # of samples not used for a fit, where costs are averaged
+FRACTIONS = (0.2, 0.2)  # exchanged in further data sets the budget is measured on, see verification/mixing.py
+# Of samples not used for a fit, shares exchanged in mixtures: the first where the original decides so many otherwise.
+# Networks that know their training samples by heart need stronger ones to show what a cut costs on new samples.
+TRIED = (0.05, 0.1, 0.15, 0.2, 0.3)
+UNSURE = 0.015
+MIXTURES_UNSEEN = 4  # whose costs are averaged
+HOPELESS = 4.0  # times the budget on the data itself, where mixtures need not be looked at
 ERRORS = 1.5  # standard errors added to a measured fraction before it is held to the budget
 
 
@@ -58,7 +63,8 @@ class Guard:
         """Return whether the claim holds, and what was found in one line."""
         candidate = self.runnable(graph)
         if claim is Exactness.LOSSY and self.budget.is_set:
-            holds, found = self._within_budget(candidate)
+            spending = self._within_budget(candidate)
+            holds, found = spending.holds, spending.found
         elif claim is Exactness.PROFILED and self.dataset is None:
             holds, found = True, "INCONCLUSIVE: measured rates were given without data to check them on"
         else:
@@ -73,7 +79,7 @@ class Guard:
 
     def accept(self, graph: SNNGraph) -> Spending:
         """Return whether a candidate is within the budget, and what it spends."""
-        return Spending(*self._within_budget(self.runnable(graph)))
+        return self._within_budget(self.runnable(graph))
 
     def evidence(self, graph: SNNGraph, exactness: Exactness) -> Equivalence:
         """Compare the result with the original at the exactness of the whole run."""
@@ -103,33 +109,50 @@ class Guard:
         # equal bits on all stimuli leave no threshold that a search could bring to another side
         return referee.check(candidate, exactness=level.name.lower(), look_through=level is not Exactness.BITWISE)
 
-    def _within_budget(self, candidate: ModelSource) -> tuple[bool, str]:
+    def _within_budget(self, candidate: ModelSource) -> Spending:
         measured = self.dataset if self.unseen is None else self.unseen
         if measured is None:
-            return False, "no data to measure the budget on; give --calib"
-        mixtures = MIXTURES if self.unseen is None else MIXTURES_UNSEEN
+            return Spending(False, "no data to measure the budget on; give --calib")
         try:
-            if not self._scores:
-                original = Session(self.original)
-                data = (measured, *(mixed(measured, seed=self.seed + i) for i in range(mixtures)))
-                self._scores = [(each, score(original, each)) for each in data]
-            session = Session(candidate)
-            spent = [self._spent(before, score(session, data)) for data, before in self._scores]
+            spent = self._measured(Session(candidate), measured)
         except ExecutionError as error:
-            return False, str(error)
-        found = []
-        holds = True
+            return Spending(False, str(error))
+        found: list[str] = []
+        shares: list[float] = []
         for name, limit in self.budget.limits():
-            costs = [one[name] for one in spent]
-            if any(cost is None for cost in costs):
-                return False, "the accuracy budget needs labels in the calibration data"
-            known = [float(cost or 0) for cost in costs]
-            # samples a network was trained on flatter it, their mixtures do not
-            cost = max(known) if self.unseen is None else max(known[0], statistics.fmean(known[1:]))
-            found.append(f"{name.replace('_', ' ')} {cost:.2%} of {limit:.2%}")
-            holds = holds and cost <= limit + 1e-12
+            known = [cost for one in spent if (cost := one[name]) is not None]
+            if not known:
+                return Spending(False, "the accuracy budget needs labels in the calibration data")
+            if self.unseen is not None:
+                # samples a network was trained on flatter it, their mixtures do not
+                known = [known[0], statistics.fmean(known[1:] or known)]
+            found.append(f"{name.replace('_', ' ')} {max(known):.2%} of {limit:.2%}")
+            shares += [_share(cost, limit) for cost in known]
         where = "samples" if self.unseen is None else "samples not used for the fit"
-        return holds, f"{', '.join(found)} on {measured.samples} {where} and {mixtures} mixtures of them"
+        mixtures = f" and {len(spent) - 1} mixtures of them" if len(spent) > 1 else ""
+        return Spending(max(shares) <= 1, f"{', '.join(found)} on {measured.samples} {where}{mixtures}", tuple(shares))
+
+    def _measured(self, session: Session, measured: Dataset) -> list[dict[str, float | None]]:
+        """Return what a candidate costs on the data and on its mixtures, these only where the first is not hopeless."""
+        if not self._scores:
+            original = Session(self.original)
+            fractions = FRACTIONS if self.unseen is None else self._strength(original, measured)
+            sets = [mixed(measured, seed=self.seed + i, fraction=share) for i, share in enumerate(fractions)]
+            self._scores = [(each, score(original, each)) for each in (measured, *sets)]
+        spent: list[dict[str, float | None]] = []
+        for data, before in self._scores:
+            spent.append(self._spent(before, score(session, data)))
+            if any(_share(spent[0][name] or 0.0, limit) > HOPELESS for name, limit in self.budget.limits()):
+                break
+        return spent
+
+    def _strength(self, original: Session, measured: Dataset) -> tuple[float, ...]:
+        """Return the shares to exchange in the mixtures of samples not used for a fit."""
+        plain = score(original, measured)
+        for share in TRIED[:-1]:
+            if plain.decisions_changed(score(original, mixed(measured, seed=self.seed, fraction=share))) >= UNSURE:
+                return (share,) * MIXTURES_UNSEEN
+        return (TRIED[-1],) * MIXTURES_UNSEEN
 
     def _spent(self, before: Scores, after: Scores) -> dict[str, float | None]:
         """Return what a candidate costs on one data set, by the names of the budget.
@@ -147,6 +170,13 @@ class Guard:
             "decision_change": changed + error,
             "spike_change": before.outputs_changed(after),
         }
+
+
+def _share(cost: float, limit: float) -> float:
+    """Return a cost as a share of its limit; what costs nothing is within any."""
+    if cost <= 1e-12:
+        return 0.0
+    return (cost - 1e-12) / limit if limit else math.inf
 
 
 def describe(equivalence: Equivalence) -> str:

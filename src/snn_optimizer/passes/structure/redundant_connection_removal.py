@@ -23,12 +23,9 @@ from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import GraphIndex, Rewriter, SNNGraph, Use
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.structure.linear_maps import AffineMap, affine_map, only_reader
-from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
+from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis, gather_bytes
 
 __all__ = ["RedundantConnectionRemoval"]
-
-INDEX_BYTES = 8
-NODE_BYTES = 256  # what one more node costs in the file, and a little more for its time
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +169,7 @@ def _skip_unread_inputs(graph: SNNGraph, context: PassContext, outcome: Outcome)
         nothing = ~_used_columns(contraction, np.ones(matrix.shape[0], np.bool_)) | _always_zero(contraction, ranges)
         skipped = stuck & nothing
         saved = int(skipped.sum()) * matrix.shape[0] * matrix.dtype.itemsize
-        cost = int((~skipped).sum()) * INDEX_BYTES + NODE_BYTES
+        cost = gather_bytes(int((~skipped).sum()))
         if not skipped.any() or skipped.all():
             continue
         if len(node.inputs[contraction.weight_slot].outputs) > 1:

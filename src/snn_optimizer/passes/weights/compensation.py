@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["DENSE", "Elimination", "refit", "saliences", "with_ridge"]
+__all__ = ["DENSE", "Elimination", "refit", "refit_weighted", "saliences", "with_ridge"]
 
 Array = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -176,15 +176,51 @@ def refit(moments: Array, cross: Array, old: Array, wanted: Array, ridge: float,
     sparse : bool
         Keep zeros whatever their share.
     """
-    system = with_ridge(moments, ridge)
     gap = (cross @ wanted.T - moments @ old.T).T  # what the old weights leave unexplained, by row
+    return np.asarray(old + _solved(with_ridge(moments, ridge), gap, old, sparse=sparse))
+
+
+def refit_weighted(
+    rows: npt.NDArray[np.float32],
+    drive: Array,
+    closeness: npt.NDArray[np.float32],
+    old: Array,
+    ridge: float,
+    *,
+    sparse: bool,
+) -> Array:
+    """Return weights as :func:`refit` does, where each neuron has its own weight for each observation.
+
+    Parameters
+    ----------
+    rows : array, shape (observations, n + 1)
+        Filtered signals now.
+    drive : array, shape (observations, neurons)
+        What is to be reached.
+    closeness : array, shape (observations, neurons)
+    old : array, shape (neurons, n + 1)
+    ridge : float
+    sparse : bool
+    """
+    result = np.array(old)
+    for neuron, weights in enumerate(old):  # each has a system of its own; the caller bounds their number
+        counts = closeness[:, neuron] / max(float(closeness[:, neuron].sum()), _TINY)
+        weighted = rows * counts[:, np.newaxis]
+        moments = np.asarray(weighted.T @ rows, np.float64)
+        gap = np.asarray(weighted.T @ drive[:, neuron], np.float64) - moments @ weights
+        result[neuron] += _solved(with_ridge(moments, ridge), gap[np.newaxis], weights[np.newaxis], sparse=sparse)[0]
+    return result
+
+
+def _solved(system: Array, gap: Array, old: Array, *, sparse: bool) -> Array:
+    """Return the change of weights that closes the gap, on the non-zeros where the layer is sparse."""
     support, dense = _support(old)
     counts = support.sum(axis=1, dtype=np.float64)
     if dense and not sparse:
-        return np.asarray(old + np.linalg.solve(system, gap.T).T)
+        return np.asarray(np.linalg.solve(system, gap.T).T)
     if float((counts**3).sum()) > _DIRECT:
-        return np.asarray(old + _restricted(system, gap, support))
-    result = np.array(old)
+        return _restricted(system, gap, support)
+    result = np.zeros_like(old)
     patterns, of_row = np.unique(support, axis=0, return_inverse=True)
     for number, pattern in enumerate(patterns):
         rows = np.flatnonzero(of_row.reshape(-1) == number)

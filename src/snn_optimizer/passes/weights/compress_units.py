@@ -14,22 +14,20 @@ lost. After the cut every reader is refitted in the order of computation, regres
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, Final
+from typing import ClassVar
 
-import numpy as np
-
+from snn_optimizer.analyses import UnitGroups
 from snn_optimizer.errors import PassOptionError
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
-from snn_optimizer.passes.unit_surgery import Mask, first_of_axis
+from snn_optimizer.passes.weights.input_units import close_inputs, open_inputs
 from snn_optimizer.passes.weights.shrinking import Shrinker
 from snn_optimizer.passes.weights.unit_order import UnitOrder, unit_orders
+from snn_optimizer.passes.weights.unit_search import Smaller, UnitSearch, smaller
 
 __all__ = ["CompressUnits"]
-
-_PUSHES: Final = 3  # rounds in which each layer alone is tried for more
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +40,9 @@ class CompressUnits(Pass):
         Share of each layer's removable units to remove; 0 means: as many as the budget allows.
     ridge : float
         Pull of the old weights in the refit, as a share of the signals' mean second moment.
+    inputs : bool
+        Whether elements of the model's inputs count as units: those that the first layers can do without are not
+        read any more. The interface stays. Not with ``fraction``.
     """
 
     name: ClassVar[str] = "compress-units"
@@ -49,6 +50,7 @@ class CompressUnits(Pass):
 
     fraction: float = 0.0
     ridge: float = 1e-3
+    inputs: bool = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.fraction < 1:
@@ -74,7 +76,11 @@ class CompressUnits(Pass):
         if not self.fraction and context.accept is None:
             context.missed(Refusal("no-budget", "no budget to stay within; give --max-accuracy-drop"), "model")
             return Outcome()
-        shrinker = Shrinker(graph, context, context.activity, self.ridge)
+        work = graph.copy(share_weights=True)
+        opened = (
+            {} if self.fraction or not self.inputs else open_inputs(work, context.trial(work).analyses.get(UnitGroups))
+        )
+        shrinker = Shrinker(work, context.trial(work), context.activity, self.ridge)
         orders, left = unit_orders(shrinker.groups, shrinker.readings, self.ridge)
         for name, reason in left:
             context.missed(Refusal("not-measured", reason), name)
@@ -82,84 +88,29 @@ class CompressUnits(Pass):
             return Outcome()
         if self.fraction:
             counts = [round(self.fraction * len(order.classes)) for order in orders]
-            found: _Trial | None = _Trial(counts, *shrinker.without(_selected(shrinker, orders, counts)))
         else:
-            found = _search(shrinker, orders, context)
-        if found is None or not sum(found.counts):
+            counts = UnitSearch(shrinker, orders, context, opened).counts()
+        if not sum(counts):
             return Outcome()
-        return _take(graph, orders, found, context)
+        found = smaller(shrinker, orders, counts)
+        close_inputs(found.graph, opened)
+        return _take(graph, orders, found, context, opened)
 
 
-@dataclass(frozen=True, slots=True)
-class _Trial:
-    """A smaller network: how many units of each layer are gone, and how many neurons."""
-
-    counts: Sequence[int]
-    graph: SNNGraph
-    neurons: int
-
-
-def _selected(shrinker: Shrinker, orders: Sequence[UnitOrder], counts: Sequence[int]) -> Mask:
-    selected = np.zeros(shrinker.groups.classes, np.bool_)
-    for order, count in zip(orders, counts, strict=True):
-        selected[order.classes[:count]] = True
-    selected, _ = first_of_axis(shrinker.groups, selected)
-    return selected
-
-
-def _search(shrinker: Shrinker, orders: Sequence[UnitOrder], context: PassContext) -> _Trial | None:
-    """Return the smallest network found within the budget.
-
-    First all layers together, up to one common cost; then each layer alone, as far as it goes further.
-    """
-    assert context.accept is not None  # the caller looked
-    tried: dict[tuple[int, ...], _Trial | None] = {}
-
-    def attempt(counts: Sequence[int]) -> _Trial | None:
-        key = tuple(counts)
-        if key not in tried:
-            trial = _Trial(key, *shrinker.without(_selected(shrinker, orders, key)))
-            found = context.accept(trial.graph) if context.accept is not None else False
-            parameters = trial.graph.total_params
-            context.note(
-                "frontier", "model", f"{parameters:,} parameters, {sum(key)} units gone: {found}", units=sum(key)
-            )
-            tried[key] = trial if found else None
-        return tried[key]
-
-    prices = np.sort(np.concatenate([order.costs for order in orders]))
-
-    def up_to(number: int) -> list[int]:
-        limit = prices[number - 1] if number else -1.0
-        return [int(np.searchsorted(order.costs, limit, side="right")) for order in orders]
-
-    best, low, high = None, 0, len(prices)
-    while low < high:
-        middle = (low + high + 1) // 2
-        trial = attempt(up_to(middle))
-        if trial is not None:
-            best, low = trial, middle
-        else:
-            high = middle - 1
-    counts = list(up_to(low))
-    for _ in range(_PUSHES):
-        moved = False
-        for layer, order in enumerate(orders):
-            step = (len(order.classes) - counts[layer]) // 2
-            while step:
-                trial = attempt([*counts[:layer], counts[layer] + step, *counts[layer + 1 :]])
-                if trial is not None:
-                    counts[layer] += step
-                    best, moved = trial, True
-                step //= 2
-        if not moved:
-            break
-    return best
-
-
-def _take(graph: SNNGraph, orders: Sequence[UnitOrder], found: _Trial, context: PassContext) -> Outcome:
+def _take(
+    graph: SNNGraph, orders: Sequence[UnitOrder], found: Smaller, context: PassContext, opened: Mapping[str, int]
+) -> Outcome:
+    outcome = Outcome(neurons_removed=found.neurons)
     for order, count in zip(orders, found.counts, strict=True):
-        if count:
+        if count and order.name in opened:
+            context.applied(
+                "least-missed", order.name,
+                f"skips {count} of {len(order.classes)} inputs; "
+                f"without the refit's errors {order.costs[count - 1]:.2%} of the drive's energy is lost",
+                inputs=count, lost=float(order.costs[count - 1]),
+            )  # fmt: skip
+            outcome.count("inputs-skipped", count)
+        elif count:
             lost = order.costs[count - 1]
             context.applied(
                 "least-missed", order.name,
@@ -167,7 +118,7 @@ def _take(graph: SNNGraph, orders: Sequence[UnitOrder], found: _Trial, context: 
                 f"without the refit's errors {lost:.2%} of the drive's energy is lost",
                 units=count, lost=float(lost),
             )  # fmt: skip
+            outcome.count("units-removed", count)
     graph.become(found.graph)
-    outcome = Outcome(changes=sum(found.counts), neurons_removed=found.neurons)
-    outcome.count("units-removed", sum(found.counts))
+    outcome.changes = sum(found.counts)
     return outcome

@@ -19,10 +19,11 @@ from snn_optimizer.analyses import NO_UNIT, Contraction, Population, UnitGroups
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import array_of, shape_of_constant
 
-__all__ = ["Filters", "Reading", "drive_weights", "filters_of", "is_supported", "read"]
+__all__ = ["Filters", "Reading", "closeness", "drive_weights", "driven_by", "filters_of", "is_supported", "read"]
 
 Array = npt.NDArray[Any]
 _MOST_ROWS: Final = 20_000  # observations a regression uses at most
+_WIDTH: Final = 0.5  # distance to the threshold, as a share of it, at which an observation counts half
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +36,17 @@ class Filters:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What a linear node reads over the data, filtered; one row per observation, the constant last."""
+    """What a linear node reads over the data, filtered; one row per observation, the constant last.
+
+    Attributes
+    ----------
+    rows : array, shape (observations, n + 1)
+    at : tuple of index arrays
+        Where in time, samples and space (if any) the observations lie.
+    """
 
     rows: npt.NDArray[np.float32]
+    at: tuple[npt.NDArray[np.int64], ...]
 
     @functools.cached_property
     def moments(self) -> npt.NDArray[np.float64]:
@@ -51,12 +60,18 @@ class Reading:
 
 def filters_of(groups: UnitGroups, contraction: Contraction) -> Filters:
     """Return the filters of the neurons a contraction drives; none where it drives no neurons directly."""
+    population = driven_by(groups, contraction)
+    return Filters() if population is None else _filters(population)
+
+
+def driven_by(groups: UnitGroups, contraction: Contraction) -> Population | None:
+    """Return the neurons a contraction drives, ``None`` where it drives none directly."""
     wanted = np.unique(groups.classes_at(contraction.labels_out))
     wanted = wanted[wanted != NO_UNIT]
     for population in groups.populations:
         if len(wanted) and np.isin(groups.classes_at(population.labels), wanted).any():
-            return _filters(population)
-    return Filters()
+            return population
+    return None
 
 
 def _filters(population: Population) -> Filters:
@@ -110,12 +125,39 @@ def read(contraction: Contraction, signals: Array, filters: Filters) -> Reading:
     if contraction.node.op == "Conv":
         rows, at = _patches(contraction, traces)
     else:
-        rows = traces.reshape(-1, traces.shape[-1])
-        at = np.repeat(np.arange(steps), len(rows) // max(steps, 1))
-        if len(rows) > _MOST_ROWS:
-            chosen = _chosen(len(rows))
-            rows, at = rows[chosen], at[chosen]
-    return Reading(np.concatenate([rows, constant[at, np.newaxis]], axis=1))
+        total = int(np.prod(traces.shape[:-1]))
+        chosen = np.arange(total) if total <= _MOST_ROWS else _chosen(total)
+        at = tuple(np.unravel_index(chosen, traces.shape[:-1]))
+        rows = traces[at]
+    return Reading(np.concatenate([rows, constant[at[0], np.newaxis]], axis=1), at)
+
+
+def closeness(reading: Reading, distances: Array, neurons: int) -> npt.NDArray[np.float32] | None:
+    """Return how much each observation matters to each neuron: 1 at its threshold, less the farther away.
+
+    Where a membrane is far from its threshold an error changes no spike. The weights are those of a Cauchy
+    distribution of the error.
+
+    Parameters
+    ----------
+    distances : array, shape (T, samples, neurons or channels, ...)
+        Of the potentials to the threshold, as a share of it.
+    neurons : int
+        Rows of the layer that drives them.
+
+    Returns
+    -------
+    array, shape (observations, neurons), or None
+        None when the neurons do not lie as the layer's results do.
+    """
+    by_unit = np.moveaxis(distances, 2, -1)
+    reach = tuple(int(axis.max(initial=-1)) + 1 for axis in reading.at)
+    if by_unit.shape[-1] != neurons or by_unit.ndim != len(reach) + 1:
+        return None
+    if any(size < need for size, need in zip(by_unit.shape, reach, strict=False)):
+        return None
+    found = by_unit[reading.at] / np.float32(_WIDTH)
+    return np.asarray(1 / (1 + np.square(np.nan_to_num(found, nan=np.inf, posinf=np.inf))), np.float32)
 
 
 def _filtered(signals: Array, filters: Filters) -> Array:
@@ -132,7 +174,7 @@ def _chosen(number: int) -> npt.NDArray[np.int64]:
     return np.sort(np.random.default_rng(0).choice(number, _MOST_ROWS, replace=False))
 
 
-def _patches(contraction: Contraction, traces: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+def _patches(contraction: Contraction, traces: Array) -> tuple[Array, tuple[npt.NDArray[np.int64], ...]]:
     node = contraction.node
     shape = shape_of_constant(node.inputs[contraction.weight_slot])
     assert shape is not None
@@ -149,4 +191,4 @@ def _patches(contraction: Contraction, traces: Array) -> tuple[Array, npt.NDArra
     total = steps * samples * rows * columns
     chosen = np.arange(total) if total <= _MOST_ROWS else _chosen(total)
     t, b, y, x = np.unravel_index(chosen, (steps, samples, rows, columns))
-    return windows[t, b, :, y, x].reshape(len(chosen), -1), t
+    return windows[t, b, :, y, x].reshape(len(chosen), -1), (t, b, y, x)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +13,22 @@ from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups
 from snn_optimizer.ir import Rewriter, SNNGraph
 from snn_optimizer.passes.base import ActivityProvider, PassContext
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon
-from snn_optimizer.passes.weights.compensation import refit
-from snn_optimizer.passes.weights.drives import Filters, Reading, drive_weights, filters_of, is_supported, read
+from snn_optimizer.passes.weights.compensation import refit, refit_weighted
+from snn_optimizer.passes.weights.drives import (
+    Filters,
+    Reading,
+    closeness,
+    drive_weights,
+    driven_by,
+    filters_of,
+    is_supported,
+    read,
+)
 
 __all__ = ["Shrinker"]
 
 Array = npt.NDArray[np.float64]
+_WEIGHTED: Final = 2e10  # operations up to which each neuron has weights of its own for the observations
 
 
 @dataclass
@@ -37,6 +48,7 @@ class Shrinker:
     groups: UnitGroups = field(init=False)
     readings: dict[int, Reading] = field(init=False)
     filters: list[Filters] = field(init=False)
+    _close: dict[int, npt.NDArray[np.float32] | None] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.groups = self.context.analyses.get(UnitGroups)
@@ -94,10 +106,31 @@ class Shrinker:
         now, then = read(contraction, signals, self.filters[number]), self.readings[number]
         rows = ~groups.mask_at(contraction.labels_out, selected)
         old, wanted = drive_weights(contraction), drive_weights(before)[rows]
-        new = refit(now.moments, now.cross(then), old, wanted, self.ridge, sparse=sparse)
+        close = self._closeness(number)
+        if close is None:
+            new = refit(now.moments, now.cross(then), old, wanted, self.ridge, sparse=sparse)
+        else:
+            drive = np.asarray(then.rows @ wanted.T, np.float64)
+            new = refit_weighted(now.rows, drive, close[:, rows], old, self.ridge, sparse=sparse)
         if not np.isfinite(new).all():
             return
         self._write(copy, groups, contraction, new)
+
+    def _closeness(self, number: int) -> npt.NDArray[np.float32] | None:
+        """Return what each observation weighs for each neuron in the original, ``None`` where it costs too much."""
+        if number not in self._close:
+            contraction, reading = self.groups.contractions[number], self.readings[number]
+            neurons, (observations, inputs) = len(contraction.labels_out), reading.rows.shape
+            population = driven_by(self.groups, contraction)
+            found = None
+            same = population is not None and np.array_equal(
+                self.groups.classes_at(contraction.labels_out), self.groups.classes_at(population.labels)
+            )
+            if population is not None and same and neurons * observations * inputs**2 <= _WEIGHTED:
+                distances = self.activity.distances(self.graph, population.name)
+                found = None if distances is None else closeness(reading, distances, neurons)
+            self._close[number] = found
+        return self._close[number]
 
     def _write(
         self, copy: SNNGraph, groups: UnitGroups, contraction: Contraction, new: npt.NDArray[np.float64]

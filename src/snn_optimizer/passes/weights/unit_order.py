@@ -12,6 +12,7 @@ from snn_optimizer.analyses import NO_UNIT, Contraction, UnitGroups
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.passes.weights.compensation import Elimination, with_ridge
 from snn_optimizer.passes.weights.drives import Reading, drive_weights
+from snn_optimizer.passes.weights.input_units import input_layers
 
 __all__ = ["UnitOrder", "unit_orders"]
 
@@ -26,7 +27,7 @@ class UnitOrder:
     Attributes
     ----------
     name : str
-        Populations of the layer.
+        Populations of the layer, or the node that picks inputs.
     classes : array of int
     costs : array
         Share of the energy of the drives that is lost when the units up to each are gone; never falls.
@@ -58,7 +59,7 @@ def unit_orders(
     orders: list[UnitOrder] = []
     left: list[tuple[str, str]] = []
     blocked = _unmeasured(groups, readings)
-    for names, classes in _layers(groups):
+    for names, classes in [*_layers(groups), *(([name], found) for name, found in input_layers(groups))]:
         movable = classes[(groups.fixed[classes] < 0) & ~blocked[classes]]
         if len(movable):
             order, costs = _ordered(groups, readings, movable, ridge)

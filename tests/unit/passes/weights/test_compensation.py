@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from snn_optimizer.passes.weights.compensation import Elimination, refit, saliences, with_ridge
+from snn_optimizer.passes.weights.compensation import Elimination, refit, refit_weighted, saliences, with_ridge
 
 Array = np.ndarray
 
@@ -123,3 +123,34 @@ def test_a_salience_is_the_error_of_a_fit_without_that_weight() -> None:
     for row, column in ((0, 0), (1, 4), (2, 7)):
         error = smallest_error(rows, weights[row : row + 1], [column])
         assert found[row, column] * energy == pytest.approx(error, rel=1e-3)
+
+
+def test_equal_weights_of_observations_are_no_weights() -> None:
+    rng = np.random.default_rng(4)
+    rows, weights = rng.normal(size=(90, 7)).astype(np.float32), rng.normal(size=(3, 7))
+    kept = [0, 2, 3, 6]
+    now, old = rows[:, kept], weights[:, kept]
+    plain = refit(now.T @ now / 90, now.T @ rows / 90, old, weights, 1e-3)
+    drive = np.asarray(rows @ weights.T, np.float64)
+    even = np.full((90, 3), 0.25, np.float32)
+    np.testing.assert_allclose(refit_weighted(now, drive, even, old, 1e-3, sparse=False), plain, atol=1e-5)
+
+
+def test_observations_near_the_threshold_are_met_better() -> None:
+    rng = np.random.default_rng(5)
+    rows, weights = rng.normal(size=(200, 8)).astype(np.float32), rng.normal(size=(2, 8))
+    now, old, drive = rows[:, [1, 2, 3, 7]], weights[:, [1, 2, 3, 7]], np.asarray(rows @ weights.T, np.float64)
+    near = np.where(np.arange(200) < 40, 1.0, 0.01).astype(np.float32)[:, np.newaxis] * np.ones(2, np.float32)
+    plain = refit(now.T @ now / 200, now.T @ rows / 200, old, weights, 1e-3)
+    close = refit_weighted(now, drive, near, old, 1e-3, sparse=False)
+    errors = [np.square(drive - now @ each.T)[:40].mean() for each in (close, plain)]
+    assert errors[0] < errors[1]
+
+
+def test_zeros_stay_zero_with_weighted_observations() -> None:
+    rng = np.random.default_rng(6)
+    rows, weights = rng.normal(size=(80, 9)).astype(np.float32), rng.normal(size=(4, 9))
+    weights[:, :-1] *= rng.random((4, 8)) < 0.4
+    even = rng.random((80, 4)).astype(np.float32)
+    new = refit_weighted(rows, np.asarray(rows @ weights.T, np.float64), even, weights, 1e-3, sparse=True)
+    assert not new[:, :-1][weights[:, :-1] == 0].any()

@@ -12,7 +12,7 @@ from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import NeuronVariant
-from snn_optimizer.passes.weights.drives import Filters, drive_weights, filters_of, read
+from snn_optimizer.passes.weights.drives import Filters, Reading, closeness, drive_weights, filters_of, read
 from tests.support.models import mlp
 
 
@@ -100,3 +100,33 @@ def _linear(weights: np.ndarray):
         [numpy_helper.from_array(weights.T.astype(np.float32), "w")],
     )  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def test_closeness_is_one_at_the_threshold_and_falls() -> None:
+    distances = np.zeros((2, 3, 4), np.float32)
+    distances[1, 2, 3], distances[0, 1, 0], distances[0, 0, 1] = 0.5, np.nan, np.inf
+    at = tuple(np.unravel_index(np.arange(6), (2, 3)))
+    found = closeness(Reading(np.zeros((6, 5), np.float32), at), distances, 4)
+    assert found is not None
+    assert found[5, 3] == pytest.approx(0.5)
+    assert found[1, 0] == found[0, 1] == 0
+    assert (np.delete(found.reshape(-1), [23, 4, 1]) == 1).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 5), (2, 2, 4), (2, 3, 4, 2)])
+def test_closeness_is_unknown_where_neurons_lie_otherwise(shape: tuple[int, ...]) -> None:
+    at = tuple(np.unravel_index(np.arange(6), (2, 3)))
+    assert closeness(Reading(np.zeros((6, 5), np.float32), at), np.zeros(shape, np.float32), 4) is None
+
+
+def test_distances_to_the_threshold_of_a_population() -> None:
+    model = mlp((3, 4))
+    data = Dataset.from_arrays({"x": np.ones((5, 2, 3), np.float32)}, Session(model).inputs)
+    graph = SNNGraph.from_onnx(model)
+    activity = MeasuredActivity(data)
+    name = graph.layers[0].name
+    found = activity.distances(graph, name)
+    assert found is not None
+    assert found.shape == (5, 2, 4)
+    assert (found >= 0).all()
+    assert activity.distances(graph, "nobody") is None
