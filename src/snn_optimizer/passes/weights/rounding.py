@@ -8,6 +8,7 @@ inputs tells (Frantar et al., GPTQ, ICLR 2023, after the optimal brain surgeon).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -16,12 +17,13 @@ import numpy.typing as npt
 
 from snn_optimizer.passes.weights.compensation import DENSE, with_ridge
 
-__all__ = ["Levels", "Scales", "compensated", "largest_level", "nearest", "scales_of"]
+__all__ = ["Levels", "Scales", "blocks", "compensated", "largest_level", "nearest", "scales_of"]
 
 Array = npt.NDArray[np.float64]
 Scales = Literal["free", "power-of-two"]
 
 _SHRUNK: Final = np.linspace(1.0, 0.5, 26)  # largest levels tried, as a share of the largest weight
+_SCRATCH: Final = 1 << 18  # numbers worked on at a time
 _BLOCK: Final = 128  # inputs whose changes are passed on to all the others at once
 
 
@@ -42,15 +44,21 @@ class Levels:
     scale: npt.NDArray[np.float32]
     bias: Array
 
-    @property
-    def weights(self) -> npt.NDArray[np.float32]:
-        """The weights the levels stand for, as the runtime computes them."""
-        return self.levels.astype(np.float32) * self.scale[:, np.newaxis]
+    def weights(self, rows: slice) -> npt.NDArray[np.float32]:
+        """Return the weights some rows of levels stand for, as the runtime computes them."""
+        return self.levels[rows].astype(np.float32) * self.scale[rows, np.newaxis]
 
 
 def largest_level(bits: int) -> int:
     """Return the largest level; the smallest is its negative."""
     return int(2 ** (bits - 1) - 1)
+
+
+def blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield ranges of rows, so that work on one at a time takes a few MiB."""
+    step = max(1, _SCRATCH // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        yield slice(start, start + step)
 
 
 def scales_of(weights: npt.NDArray[Any], bits: int, kind: Scales, importance: Array | None = None) -> npt.NDArray[Any]:
@@ -67,22 +75,28 @@ def scales_of(weights: npt.NDArray[Any], bits: int, kind: Scales, importance: Ar
     importance : array, shape (fan-in,), optional
         Second moment of each input; all alike when missing.
     """
+    result = np.empty(len(weights), np.float32)
+    for rows in blocks(weights.shape):
+        result[rows] = _scales(np.abs(weights[rows].astype(np.float64)), bits, kind, importance)
+    return result
+
+
+def _scales(sizes: Array, bits: int, kind: Scales, importance: Array | None) -> Array:
     most = largest_level(bits)
-    wide = np.abs(weights.astype(np.float64))
-    reach = _storable(wide.max(axis=1, initial=0.0) / most)
+    reach = _storable(sizes.max(axis=1, initial=0.0) / most)
     if kind == "power-of-two":
         fraction, exponent = np.frexp(reach)
-        return np.asarray(np.ldexp(1.0, exponent - (fraction == 0.5)), np.float32)
+        return np.asarray(np.ldexp(1.0, exponent - (fraction == 0.5)))
     if bits >= 8:
-        return reach.astype(np.float32)
-    weighed = np.ones(wide.shape[1]) if importance is None else importance
-    best, least = reach, np.full(len(wide), np.inf)
+        return reach
+    weighed = np.ones(sizes.shape[1]) if importance is None else importance
+    best, least = reach, np.full(len(sizes), np.inf)
     for share in _SHRUNK:
         tried = _storable(reach * share)[:, np.newaxis]
-        error = ((np.minimum(np.rint(wide / tried), most) * tried - wide) ** 2) @ weighed
+        error = ((np.minimum(np.rint(sizes / tried), most) * tried - sizes) ** 2) @ weighed
         better = error < least
         best, least = np.where(better, tried[:, 0], best), np.minimum(error, least)
-    return best.astype(np.float32)
+    return best
 
 
 def _storable(scale: Array) -> Array:
@@ -93,7 +107,10 @@ def _storable(scale: Array) -> Array:
 def nearest(weights: npt.NDArray[Any], bits: int, kind: Scales) -> Levels:
     """Round every weight alone; weights have shape (rows, fan-in)."""
     scale = scales_of(weights, bits, kind)
-    return Levels(_rounded(weights.astype(np.float64), scale, bits), scale, np.zeros(len(weights)))
+    levels = np.empty(weights.shape, np.int8)
+    for rows in blocks(weights.shape):
+        levels[rows] = _rounded(weights[rows].astype(np.float64), scale[rows], bits)
+    return Levels(levels, scale, np.zeros(len(weights)))
 
 
 def _rounded(weights: Array, scale: npt.NDArray[Any], bits: int) -> npt.NDArray[np.int8]:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from snn_optimizer import ops
 from snn_optimizer.analyses import Contraction, Population, UnitGroups, ValueRanges
 from snn_optimizer.ir import Value, array_of, bodies_of, is_standard
-from snn_optimizer.passes.weights.rounding import Levels
+from snn_optimizer.passes.weights.rounding import Levels, blocks
 
 __all__ = ["Drift", "drift"]
 
@@ -42,29 +42,31 @@ def drift(
     groups: UnitGroups, ranges: ValueRanges, readers: Sequence[Contraction], weights: npt.NDArray[Any], found: Levels
 ) -> Drift:
     """Return how far the levels of one weight, shape (rows, fan-in), move what its readers drive."""
-    change = np.abs(found.weights.astype(weights.dtype).astype(np.float64) - weights)
-    bounds = [_membrane(groups, ranges, reader, change, found.bias) for reader in readers]
-    known = [bound for bound in bounds if bound is not None]
-    return Drift(float(change.max(initial=0.0)), max(known) if len(known) == len(bounds) else None)
+    largest = 0.0
+    inputs = [_largest(ranges, reader) for reader in readers]
+    factors = [_factor(groups, reader) for reader in readers]
+    currents = [0.0] * len(readers)
+    for rows in blocks(weights.shape):
+        change = np.abs(found.weights(rows).astype(weights.dtype).astype(np.float64) - weights[rows])
+        largest = max(largest, float(change.max(initial=0.0)))
+        for number, most in enumerate(inputs):
+            if most is not None and factors[number] is not None:
+                by_input = change.reshape(len(change), len(most), -1).sum(axis=2)
+                current = by_input @ most + np.abs(found.bias[rows])
+                currents[number] = max(currents[number], float(current.max(initial=0.0)))
+    if any(part is None for part in (*inputs, *factors)):
+        return Drift(largest, None)
+    return Drift(largest, max(c * f for c, f in zip(currents, factors, strict=True) if f is not None))
 
 
-def _membrane(
-    groups: UnitGroups,
-    ranges: ValueRanges,
-    contraction: Contraction,
-    change: npt.NDArray[np.float64],
-    bias: npt.NDArray[np.float64],
-) -> float | None:
-    inputs = _largest(ranges, contraction)
+def _factor(groups: UnitGroups, contraction: Contraction) -> float | None:
+    """Return by what a change of the current is multiplied in the membranes; None when there is no bound."""
     driven = _driven(groups, contraction.result)
-    if inputs is None or not driven:
+    if not driven:
         return None
-    by_input = change.reshape(len(change), len(inputs), -1).sum(axis=2)
-    current = float((by_input @ inputs + np.abs(bias)).max(initial=0.0))
     steps = next((p.steps for p in groups.populations if p.steps is not None), None)
-    factors = [_amplification(population, steps) for population in driven]
-    bound = current * max(factors)
-    return bound if np.isfinite(bound) else None
+    most = max(_amplification(population, steps) for population in driven)
+    return most if np.isfinite(most) else None
 
 
 def _largest(ranges: ValueRanges, contraction: Contraction) -> npt.NDArray[np.float64] | None:
