@@ -103,7 +103,12 @@ def _start(value: Value, found: Mapping[int, int]) -> int | None:
         if id(value) in found:
             break
         value = value.inputs[0].inputs[0]
-    if (array := array_of(value)) is None:
+    if value.inputs and is_standard(value.inputs[0], "ConstantOfShape"):
+        filled = value.inputs[0].attrs.get("value")
+        array = np.zeros(1) if filled is None else np.asarray(getattr(filled, "values", filled))
+    elif (held := array_of(value)) is not None:
+        array = held
+    else:
         return found.get(id(value))
     whole = (
         array.dtype.kind in "fiub" and array.size and bool(((array >= 0) & (array <= LARGEST) & (array % 1 == 0)).all())

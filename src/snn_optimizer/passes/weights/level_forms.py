@@ -103,9 +103,9 @@ class Writer:
         sums = rewriter.value(f"{result.name}_sums", np.int32, result.shape)
         last = result if bias is None else rewriter.value(f"{result.name}_product", np.float32, result.shape)
         whole = last if inverse is not None else rewriter.value(f"{result.name}_whole", np.float32, result.shape)
-        rewriter.erase(node)
+        rewriter.retarget(node, "MatMulInteger", [spikes, levels], {})
+        rewriter.set_ports(node, [spikes, levels], [sums])
         rewriter.add(graph, "Cast", [source], [spikes], {"to": _UINT8})
-        rewriter.add(graph, "MatMulInteger", [spikes, levels], [sums], name_hint=name)
         rewriter.add(graph, "Cast", [sums], [whole], {"to": _FLOAT})
         if inverse is None:
             rewriter.add(graph, "Mul", [whole, rewriter.constant(f"{name}.scale", scale)], [last])

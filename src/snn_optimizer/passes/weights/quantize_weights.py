@@ -217,11 +217,15 @@ class QuantizeWeights(Pass):
             outcome.changes += 1
             outcome.count("weights-quantized", flat.size)
             outcome.count("scales-absorbed", absorbed)
-            self._tell(context, choice, found, moved, fitted=fitted is not None)
+            self._tell(context, choice, found, moved, fitted=fitted is not None, absorbed=absorbed > 0)
         return outcome
 
-    def _tell(self, context: PassContext, choice: _Choice, found: Levels, moved: Drift, *, fitted: bool) -> None:
+    def _tell(
+        self, context: PassContext, choice: _Choice, found: Levels, moved: Drift, *, fitted: bool, absorbed: bool
+    ) -> None:
         how = "summed in integers" if choice.in_integers else "summed in float"
+        if absorbed:
+            how += " with the scales in the gain of the neurons"
         if choice.why_float and self.arithmetic == "auto":
             how += f" ({choice.why_float})"
         bound = "" if moved.membrane is None else f", a membrane by at most {moved.membrane:.3g} while the spikes agree"

@@ -1,12 +1,13 @@
 """How far rounded weights can move a membrane while the spikes stay the same.
 
-One step moves the current of neuron i by at most ``sum_j |dw_ij| |x_j| + |db_i|``, where ``|x_j|`` is the largest
-value that input j can have. The membrane takes in ``gain`` of it and keeps ``beta`` per step, behind a synapse that
-keeps ``alpha``: over the steps a factor of ``gain (1 + alpha + alpha^2 + ...)(1 + beta + beta^2 + ...)`` at most.
+One step moves the current of neuron i by at most ``sum_j max(dw_ij l_j, dw_ij h_j) + db_i`` upward, with inputs between
+``l_j`` and ``h_j``, and likewise downward. The membrane takes in ``gain`` of it and keeps ``beta`` per step, behind a
+synapse that keeps ``alpha``: a factor of ``gain (1 + alpha + alpha^2 + ...)(1 + beta + beta^2 + ...)`` over the steps.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from snn_optimizer.ir import Value, array_of, bodies_of, is_standard
 from snn_optimizer.passes.weights.rounding import Levels, blocks
 
 __all__ = ["Drift", "drift"]
+
+Array = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,43 +46,59 @@ def drift(
 ) -> Drift:
     """Return how far the levels of one weight, shape (rows, fan-in), move what its readers drive."""
     largest = 0.0
-    inputs = [_largest(ranges, reader) for reader in readers]
+    inputs = [_ends(ranges, reader) for reader in readers]
     factors = [_factor(groups, reader) for reader in readers]
-    currents = [0.0] * len(readers)
+    bounds = [0.0] * len(readers)
     for rows in blocks(weights.shape):
-        change = np.abs(found.weights(rows).astype(weights.dtype).astype(np.float64) - weights[rows])
-        largest = max(largest, float(change.max(initial=0.0)))
-        for number, most in enumerate(inputs):
-            if most is not None and factors[number] is not None:
-                by_input = change.reshape(len(change), len(most), -1).sum(axis=2)
-                current = by_input @ most + np.abs(found.bias[rows])
-                currents[number] = max(currents[number], float(current.max(initial=0.0)))
-    if any(part is None for part in (*inputs, *factors)):
-        return Drift(largest, None)
-    return Drift(largest, max(c * f for c, f in zip(currents, factors, strict=True) if f is not None))
+        change = found.weights(rows).astype(weights.dtype).astype(np.float64) - weights[rows]
+        largest = max(largest, float(np.abs(change).max(initial=0.0)))
+        for number, (ends, factor) in enumerate(zip(inputs, factors, strict=True)):
+            if ends is not None and factor is not None:
+                moved = _current(change, found.bias[rows], *ends) * (factor[rows] if factor.ndim else factor)
+                bounds[number] = max(bounds[number], float(moved.max(initial=0.0)))
+    unknown = any(part is None for part in (*inputs, *factors))
+    return Drift(largest, None if unknown else max(bounds))
 
 
-def _factor(groups: UnitGroups, contraction: Contraction) -> float | None:
-    """Return by what a change of the current is multiplied in the membranes; None when there is no bound."""
+def _current(change: Array, bias: Array, low: Array, high: Array) -> Array:
+    """Return how far a change of the weights, shape (rows, fan-in), moves the current of a step, either way."""
+    by_input = change.reshape(len(change), len(low), -1)
+    rising, falling = np.maximum(by_input, 0).sum(axis=2), np.minimum(by_input, 0).sum(axis=2)
+    up = rising @ high + falling @ low + bias
+    down = rising @ low + falling @ high + bias
+    return np.asarray(np.maximum(np.maximum(up, -down), 0))
+
+
+def _ends(ranges: ValueRanges, contraction: Contraction) -> tuple[Array, Array] | None:
+    """Return the smallest and largest value of each input, zero of padding included; None where one is unknown."""
+    found = ranges.of(contraction.source)
+    if found is None:
+        return None
+    axis = 1 if contraction.node.op == "Conv" else found.low.ndim - 1
+    others = tuple(other for other in range(found.low.ndim) if other != axis)
+    low, high = found.low.min(axis=others), found.high.max(axis=others)
+    if not (np.isfinite(low).all() and np.isfinite(high).all()) or low.size not in (1, len(contraction.labels_in)):
+        return None
+    if contraction.node.op == "Conv":
+        low, high = np.minimum(low, 0), np.maximum(high, 0)
+    shape = (len(contraction.labels_in),)
+    return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+
+
+def _factor(groups: UnitGroups, contraction: Contraction) -> Array | None:
+    """Return by what a change of the current is multiplied in the membranes, one for all or one per row."""
     driven = _driven(groups, contraction.result)
     if not driven:
         return None
     steps = next((p.steps for p in groups.populations if p.steps is not None), None)
-    most = max(_amplification(population, steps) for population in driven)
-    return most if np.isfinite(most) else None
-
-
-def _largest(ranges: ValueRanges, contraction: Contraction) -> npt.NDArray[np.float64] | None:
-    """Return the largest absolute value of each input, None where one is unknown."""
-    found = ranges.of(contraction.source)
-    if found is None:
-        return None
-    most = np.maximum(np.abs(found.low), np.abs(found.high))
-    axis = 1 if contraction.node.op == "Conv" else most.ndim - 1
-    most = most.max(axis=tuple(other for other in range(most.ndim) if other != axis))
-    if not np.isfinite(most).all() or most.size not in (1, len(contraction.labels_in)):
-        return None
-    return np.broadcast_to(most, (len(contraction.labels_in),))
+    rows = len(contraction.labels_out)
+    found = []
+    for population in driven:
+        factor = _amplification(population, steps)
+        whole = factor.size == rows and not population.spatial and factor.ndim == 1
+        found.append(factor if whole else np.asarray(factor.max()))
+    most = functools.reduce(np.maximum, found)
+    return np.asarray(most) if np.isfinite(most).all() else None
 
 
 def _driven(groups: UnitGroups, value: Value) -> list[Population]:
@@ -107,39 +126,40 @@ def _driven(groups: UnitGroups, value: Value) -> list[Population]:
     return found
 
 
-def _amplification(population: Population, steps: int | None) -> float:
-    """Return by what a lasting change of the current is multiplied in the membrane; infinite when unknown."""
+def _amplification(population: Population, steps: int | None) -> Array:
+    """Return by what a lasting change of the current is multiplied in the membranes; infinite when unknown."""
     variant, node = population.variant, population.node
     names = variant.inputs
     first = variant.currents + len(variant.states)
     constants = {name: array_of(value) for name, value in zip(names[first:], node.inputs[first:], strict=True)}
     known = {name: array.astype(np.float64) for name, array in constants.items() if array is not None}
     if len(known) != len(constants):
-        return np.inf
-    synaptic: npt.NDArray[Any] | float
+        return np.asarray(np.inf)
+    none = np.zeros(())
     if variant.written:
         try:
             sense = ops.meaning(variant.program, known)
         except ops.NotUnderstood:
-            return np.inf
+            return np.asarray(np.inf)
         currents = variant.program.currents
-        beta, synaptic = sense.beta, np.asarray(sense.synaptic.get("i", 0.0))
-        direct = [np.abs(sense.charge.get(name, np.zeros(()))).max() for name in currents]
-        through = [np.abs(sense.synaptic.get(name, np.zeros(()))).max() for name in currents]
-        gain = max(direct) + np.abs(sense.charge.get("i", np.zeros(()))).max() * max(through)
+        direct = [np.abs(sense.charge.get(name, none)) for name in currents]
+        through = [np.abs(sense.synaptic.get(name, none)) for name in currents]
+        gain = functools.reduce(np.maximum, direct) + np.abs(sense.charge.get("i", none)) * functools.reduce(
+            np.maximum, through
+        )
+        beta, synaptic = sense.beta, sense.synaptic.get("i", none)
     elif variant.arithmetic == "relax":
-        gain, beta, synaptic = np.abs(known["gain"]).max(), 1 - known["gain"], 0.0
+        gain, beta, synaptic = np.abs(known["gain"]), 1 - known["gain"], known.get("alpha", none)
     else:
-        gain, synaptic = np.abs(known["gain"]).max(), known.get("alpha", np.zeros(()))
+        gain, synaptic = np.abs(known["gain"]), known.get("alpha", none)
         beta = np.ones(()) if variant.operator == "IF" else known["beta"]
-    return float(gain) * _sum(beta, steps) * _sum(synaptic, steps)
+    return np.asarray(gain * _sum(np.asarray(beta), steps) * _sum(np.asarray(synaptic), steps))
 
 
-def _sum(decay: npt.ArrayLike, steps: int | None) -> float:
-    """Return ``1 + d + d^2 + ...`` over the steps for the slowest decay."""
-    slowest = float(np.abs(np.asarray(decay)).max(initial=0.0))
-    if slowest < 1:
-        return (1 - slowest**steps if steps is not None else 1) / (1 - slowest)
-    if steps is None:
-        return np.inf
-    return float(steps) if slowest == 1 else float((slowest**steps - 1) / (slowest - 1))
+def _sum(decay: Array, steps: int | None) -> Array:
+    """Return ``1 + d + d^2 + ...`` over the steps."""
+    kept = np.abs(decay.astype(np.float64))
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        if steps is None:
+            return np.where(kept < 1, 1 / (1 - kept), np.inf)
+        return np.where(kept == 1, steps, (1 - kept**steps) / (1 - kept))
