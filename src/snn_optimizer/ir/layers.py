@@ -365,7 +365,7 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Coll
         if not value.inputs:
             outer = outer_of(id(value))
             if outer is not None:
-                pending.append((outer, bias))
+                pending.insert(0, (outer, bias))
             continue
         node = value.inputs[0]
         projection = _projection(node, bias)
@@ -373,7 +373,8 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Coll
             found.append(projection)
         elif not node.domain and node.op in PASSING:
             following = _bias_use(node) if node.op == "Add" else None
-            pending.extend((v, following or bias) for v in node.inputs if v.name)
+            # depth first, so that how deep a sum is written does not change the order
+            pending[:0] = [(v, following or bias) for v in node.inputs if v.name]
     return tuple(sorted(found, key=lambda p: _is_recurrent(p.node.inputs[0], carried)))
 
 
