@@ -5,7 +5,8 @@ Only what turns stored numbers into a weight is followed: casts, scales, tables 
 
 from __future__ import annotations
 
-from typing import Any, Final, cast
+import math
+from typing import Any, Final
 
 import numpy as np
 
@@ -33,12 +34,41 @@ def _depends_on_constants(value: Value, depth: int) -> bool:
 
 
 def weights_shape(value: Value) -> tuple[int, ...] | None:
-    """Return the shape of a constant or an encoded weight; None when it is neither or not known."""
+    """Return the shape of a constant or an encoded weight, without computing it; None when it is neither."""
     if is_constant(value):
         return shape_of_constant(value)
-    if value.shape is None or not all(isinstance(size, int) for size in value.shape):
+    if not _depends_on_constants(value, _DEEPEST):
         return None
-    return cast("tuple[int, ...]", tuple(value.shape)) if _depends_on_constants(value, _DEEPEST) else None
+    try:
+        return _shape(value)
+    except (IndexError, TypeError, ValueError):
+        return None
+
+
+def _shape(value: Value) -> tuple[int, ...] | None:
+    if is_constant(value):
+        return shape_of_constant(value)
+    node = value.inputs[0]
+    shapes = [_shape(read) for read in node.inputs if read.name]
+    known = [shape for shape in shapes if shape is not None]
+    if len(known) != len(shapes):
+        return None
+    match node.op, known:
+        case "Cast", [shape]:
+            return shape
+        case "Mul", [first, second]:
+            return np.broadcast_shapes(first, second)
+        case "Gather", [table, places] if not int(node.attrs.get("axis", 0)):
+            return (*places, *table[1:])
+        case "Reshape", [shape, _] if (target := array_of(node.inputs[1])) is not None:
+            sizes = [int(size) for size in target]
+            rest = math.prod(size for size in sizes if size != -1)
+            return tuple(math.prod(shape) // rest if size == -1 else size for size in sizes) if rest else None
+        case "Slice", [(size,), _, _]:
+            start, stop = (array_of(read) for read in node.inputs[1:])
+            return None if start is None or stop is None else (len(range(size)[int(start[0]) : int(stop[0])]),)
+        case _:
+            return None
 
 
 def weights_of(value: Value) -> Array | None:
@@ -47,7 +77,7 @@ def weights_of(value: Value) -> Array | None:
     Raises
     ------
     InputError
-        If the nodes do not compute what the shape of the weight says.
+        If the nodes cannot be computed.
     """
     if is_constant(value):
         return array_of(value)
@@ -75,7 +105,7 @@ def _evaluated(node: Node) -> Array | None:
         case "Mul", [first, second]:
             return np.asarray(first * second)
         case "Gather", [table, places]:
-            return np.asarray(np.take(table, places, axis=int(node.attrs.get("axis", 0))))
+            return np.asarray(np.take(table, places, axis=0))
         case "Reshape", [stored, shape]:
             return np.asarray(stored).reshape([int(size) for size in shape])
         case "Slice", [stored, starts, ends] if np.ndim(stored) == 1:

@@ -56,11 +56,21 @@ def test_what_the_runtime_computes() -> None:
     assert expected.any()
 
 
-def test_without_a_shape_it_is_no_weight() -> None:
+def test_the_shape_need_not_be_declared() -> None:
     value = weight_of(model(None))
-    assert weights_shape(value) is None
-    assert not is_encoded(value)
-    assert weights_of(value) is None
+    assert value.shape is None
+    assert weights_shape(value) == (4, 5)
+    np.testing.assert_array_equal(weights_of(value), weights_of(weight_of(model())))
+
+
+@pytest.mark.parametrize("name", ["all", "from", "to", "shape", "bytes", "table"])
+def test_shapes_that_a_run_decides_are_not_known(name: str) -> None:
+    proto = model(None)
+    held = next(t for t in proto.graph.initializer if t.name == name)
+    proto.graph.input.append(helper.make_tensor_value_info(name, held.data_type, held.dims))
+    proto.graph.initializer.remove(held)
+    value = weight_of(proto)
+    assert (weights_shape(value), is_encoded(value), weights_of(value)) == (None, False, None)
 
 
 def test_what_depends_on_an_input_is_no_weight() -> None:
@@ -70,9 +80,11 @@ def test_what_depends_on_an_input_is_no_weight() -> None:
     assert weights_of(weight_of(proto)) is None
 
 
-@pytest.mark.parametrize(
-    ("name", "array"), [("shape", np.array([5, 5])), ("scale", np.ones(3, np.float32)), ("table", TABLE[:3])]
-)
+@pytest.mark.parametrize(("name", "array"), [("shape", np.array([5, 5])), ("table", TABLE[:3])])
 def test_nodes_that_do_not_fit_are_named(name: str, array: np.ndarray) -> None:
     with pytest.raises(InputError, match="weight 'weight': its nodes do not compute a tensor of shape"):
         weights_of(weight_of(model(**{name: array})))
+
+
+def test_scales_that_do_not_fit_make_no_weight() -> None:
+    assert weights_of(weight_of(model(scale=np.ones(3, np.float32)))) is None

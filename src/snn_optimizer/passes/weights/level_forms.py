@@ -21,13 +21,13 @@ from snn_optimizer.analyses import Contraction, UnitGroups
 from snn_optimizer.ir import Graph, Node, Rewriter, Use, Value, array_of, is_standard, shape_of_constant
 from snn_optimizer.passes.weights.rounding import Levels
 
-__all__ = ["Writer", "stored"]
+__all__ = ["Writer"]
 
 _FLOAT, _UINT8, _INT32, _FLOAT16, _DOUBLE = 1, 2, 6, 10, 11  # element types
 _NUMBERS: Final = {np.dtype(np.float16): _FLOAT16, np.dtype(np.float64): _DOUBLE}
 
 
-def stored(contraction: Contraction, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
+def _stored(contraction: Contraction, matrix: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return an array (postsynaptic, presynaptic x kernel) in the layout of the weight."""
     shape, order = _layout(contraction)
     return np.ascontiguousarray(np.transpose(matrix.reshape([shape[axis] for axis in order]), np.argsort(order)))
@@ -69,7 +69,7 @@ class Writer:
         first = readers[0]
         weight = first.node.inputs[first.weight_slot]
         main, name, dtype, shape = self.rewriter.module.graph, weight.name, np.dtype(weight.dtype), _layout(first)[0]
-        levels = self._levels(name, stored(first, found.levels))
+        levels = self._levels(name, _stored(first, found.levels))
         scale = self.rewriter.constant(f"{name}_scale", _by_row(first, found.scale))
         result = self.rewriter.value(f"{name}_{self.bits}_bits", dtype, shape)
         narrow = dtype != np.float32  # the product is made in float32, which every runtime has kernels for
@@ -134,10 +134,12 @@ class Writer:
         added = np.zeros(1, np.float32) if bias is None else array_of(bias)
         if gain is None or added is None or gain.dtype != np.float32 or gain.size not in (1, len(scale)):
             return None
+        if added.size not in (1, len(scale)) or (added.size > 1 and added.shape[-1] != added.size):
+            return None  # not one number per neuron
         with np.errstate(over="ignore"):
-            due = np.broadcast_to(added.reshape(-1), scale.shape) / scale if added.size in (1, len(scale)) else None
+            due = np.broadcast_to(added.reshape(-1), scale.shape) / scale
             taken = (gain.reshape(-1) * scale).astype(np.float32)
-        if due is None or not np.isfinite(due).all() or not (np.abs(taken) >= np.finfo(np.float32).tiny).all():
+        if not np.isfinite(due).all() or not (np.abs(taken) >= np.finfo(np.float32).tiny).all():
             return None
         self.rewriter.edit_constant([Use(population.node, slot)], taken)
         return due.astype(np.float32)
