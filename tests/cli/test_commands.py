@@ -84,11 +84,13 @@ def test_oz_stays_within_its_budget(snnopt, models: Path, tmp_path: Path) -> Non
     assert data["accuracy_before"] - data["accuracy_after"] <= 0.02
 
 
-def test_weights_in_four_bits(snnopt, models: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["sequence", "scan", "step"])
+def test_weights_in_four_bits(snnopt, models: Path, tmp_path: Path, form: str) -> None:
     out = tmp_path / "small.onnx"
     code, stdout, err = snnopt(
         "optimize", models / "digits_mlp.onnx", "-o", out, "-p", "@O1,quantize-weights{bits=4}",
         "--calib", models / "digits_mlp.calib.npz", "--max-accuracy-drop", "0.02", "--remarks", "quantize-weights.*",
+        "--emit", form,
     )  # fmt: skip
     assert code == 0
     assert out.stat().st_size < 0.3 * (models / "digits_mlp.onnx").stat().st_size
