@@ -324,28 +324,8 @@ def _per_neuron(layer: str, what: str, values: npt.ArrayLike, neurons: int) -> n
     return array
 
 
-PASSING = frozenset(
-    [
-        "Add",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Div",
-        "Dropout",
-        "Flatten",
-        "Identity",
-        "MaxPool",
-        "Mul",
-        "Reshape",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
-
-
 RESHAPING = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+PASSING = RESHAPING | {"Add", "AveragePool", "BatchNormalization", "Div", "Dropout", "MaxPool", "Mul", "Sub"}
 
 
 def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Collection[int]) -> tuple[Projection, ...]:
