@@ -84,6 +84,25 @@ def test_oz_stays_within_its_budget(snnopt, models: Path, tmp_path: Path) -> Non
     assert data["accuracy_before"] - data["accuracy_after"] <= 0.02
 
 
+@pytest.mark.parametrize("form", ["sequence", "scan", "step"])
+def test_weights_in_four_bits(snnopt, models: Path, tmp_path: Path, form: str) -> None:
+    out = tmp_path / "small.onnx"
+    code, stdout, err = snnopt(
+        "optimize", models / "digits_mlp.onnx", "-o", out, "-p", "@O1,quantize-weights{bits=4}",
+        "--calib", models / "digits_mlp.calib.npz", "--max-accuracy-drop", "0.02", "--remarks", "quantize-weights.*",
+        "--emit", form,
+    )  # fmt: skip
+    assert code == 0
+    assert out.stat().st_size < 0.3 * (models / "digits_mlp.onnx").stat().st_size
+    assert "9,472 weights quantized" in stdout
+    assert "four-bits: fc1" in stdout + err
+    Session(out, optimize=True)
+    code, stdout, _ = snnopt("info", out)
+    assert code == 0
+    assert "fc1 Gemm 128x64" in stdout
+    assert "fc2 Gemm 10x128" in stdout
+
+
 def test_in_place_output_and_repeatability(snnopt, models: Path, tmp_path: Path) -> None:
     model = tmp_path / "net.onnx"
     model.write_bytes((models / "digits_pruned.onnx").read_bytes())
@@ -188,6 +207,11 @@ def test_passes_are_listed_and_explained(snnopt) -> None:
         (["optimize", "{mlp}", "-o", "o.onnx", "-p", "fixpoint{max=0}(dead-neuron-elimination)"], ["max"]),
         (["optimize", "{mlp}", "-o", "o.onnx", "-p", "prune{sparsity=0.5}"], ["budget"]),
         (["optimize", "{mlp}", "-o", "o.onnx", "-p", "prune{sparsity=2}", "--max-spike-change", "0.1"], ["sparsity"]),
+        (
+            ["optimize", "{mlp}", "-o", "o.onnx", "-p", "quantize-weights{bits=3}", "--max-spike-change", "0.1"],
+            ["8 or 4"],
+        ),
+        (["optimize", "{mlp}", "-o", "o.onnx", "-p", "quantize-weights{arithmetic=int}"], ["auto | integer | float"]),
         (["optimize", "{mlp}", "-o", "o.onnx", "-O1", "-p", "layer-fusion"], ["not both"]),
         (["optimize", "{mlp}", "-o", "o.onnx", "-O7"], ["7"]),
         (["optimize", "{mlp}", "-o", "o.onnx", "--frobnicate"], ["frobnicate"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from snn_optimizer.ir.cleanup import remove_dead
+from snn_optimizer.ir.decoded import is_encoded, weights_of, weights_shape
 from snn_optimizer.ir.domain import InputDomain
 from snn_optimizer.ir.graph import SNNGraph
 from snn_optimizer.ir.index import GraphIndex
@@ -66,6 +67,7 @@ __all__ = [
     "dtype_of_constant",
     "equation",
     "is_constant",
+    "is_encoded",
     "is_missing",
     "is_standard",
     "print_graph",
@@ -74,4 +76,6 @@ __all__ = [
     "shape_of_constant",
     "sort_stable",
     "verify_structure",
+    "weights_of",
+    "weights_shape",
 ]

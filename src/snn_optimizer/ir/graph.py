@@ -13,6 +13,7 @@ import onnx
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError
 from snn_optimizer.ir.build import build_module
+from snn_optimizer.ir.decoded import is_encoded, weights_of, weights_shape
 from snn_optimizer.ir.layers import LayerBinding, LayerNode, find_projections
 from snn_optimizer.ir.module import Module
 from snn_optimizer.ir.rewriter import Rewriter
@@ -21,6 +22,8 @@ from snn_optimizer.ir.text import print_graph
 from snn_optimizer.ir.types import Node, Use, array_of, is_constant, shape_of_constant
 
 __all__ = ["SNNGraph"]
+
+_LINEAR = frozenset({"Gemm", "Conv", "ConvTranspose", "MatMul", "MatMulInteger"})
 
 
 class SNNGraph:
@@ -168,13 +171,13 @@ class SNNGraph:
         """Number of the same that are not zero."""
         total = 0
         for value in self._parameter_values().values():
-            array = array_of(value)
+            array = weights_of(value)
             assert array is not None
             total += int(np.count_nonzero(array))
         return total
 
     def _parameters(self) -> dict[int, tuple[int, ...]]:
-        return {key: shape_of_constant(value) or () for key, value in self._parameter_values().items()}
+        return {key: weights_shape(value) or () for key, value in self._parameter_values().items()}
 
     def _parameter_values(self) -> dict[int, Any]:
         found: dict[int, Any] = {}
@@ -185,7 +188,7 @@ class SNNGraph:
                 for slot in _parameter_slots(node):
                     value = node.inputs[slot]
                     if (
-                        is_constant(value)
+                        (is_constant(value) or (slot == 1 and node.op in _LINEAR and is_encoded(value)))
                         and value.name
                         and (_is_float(array_type(value)) or node.op == "MatMulInteger")
                     ):
@@ -245,7 +248,7 @@ def _parameter_slots(node: Node) -> Sequence[int]:
     if node.domain:
         return ()
     match node.op:
-        case "Gemm" | "Conv" | "ConvTranspose" | "MatMul" | "MatMulInteger":
+        case _ if node.op in _LINEAR:
             return range(1, len(node.inputs))
         case "BatchNormalization":
             return range(1, 5)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError
-from snn_optimizer.ir.types import Node, Use, Value, array_of, dtype_of_constant, is_constant, shape_of_constant
+from snn_optimizer.ir.decoded import is_encoded, weights_of, weights_shape
+from snn_optimizer.ir.types import Node, Use, Value, array_of, dtype_of_constant, is_constant
 
 if TYPE_CHECKING:
     from snn_optimizer.ir.graph import SNNGraph
@@ -47,7 +48,7 @@ class Projection:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight as stored."""
-        shape = shape_of_constant(self.node.inputs[self.weight_slot])
+        shape = weights_shape(self.node.inputs[self.weight_slot])
         assert shape is not None
         return shape
 
@@ -195,12 +196,17 @@ class LayerNode:
 
     @property
     def weights(self) -> npt.NDArray[Any]:
-        """Weights of the first projection, (units, fan-in); writing into it changes the graph."""
+        """Weights of the first projection, (units, fan-in); writing into it changes the graph.
+
+        Weights that are stored in few bits are returned as what they stand for, and cannot be written to.
+        """
         if self._binding is None:
             return self._weights
         if not self._binding.projections:
             return np.zeros((self.n_neurons, 0), np.float32)
         projection = self._binding.projections[0]
+        if (encoded := self._encoded()) is not None:
+            return projection.as_matrix(encoded)
         return projection.as_matrix(self._binding.graph.writable(projection.weight_use))
 
     @weights.setter
@@ -208,11 +214,26 @@ class LayerNode:
         array = np.asarray(matrix, self.weights.dtype)
         if array.shape != self.weights.shape:
             raise InputError(f"layer '{self.name}': weights {array.shape} do not fit {self.weights.shape}")
+        if self._encoded() is not None:
+            raise InputError(f"layer '{self.name}': its weights are stored in few bits and cannot be assigned")
         if self._binding is None:
             self._weights = array
         elif self._binding.projections:
             projection = self._binding.projections[0]
             self._binding.graph.edit(projection.weight_use, np.ascontiguousarray(projection.as_stored(array)))
+
+    def _encoded(self) -> npt.NDArray[Any] | None:
+        """Return the stored weights of the first projection where they are computed from fewer bits."""
+        if self._binding is None or not self._binding.projections:
+            return None
+        use = self._binding.projections[0].weight_use
+        value = use.node.inputs[use.slot]
+        if is_constant(value):
+            return None
+        found = weights_of(value)
+        assert found is not None
+        found.flags.writeable = False
+        return found
 
     @property
     def bias(self) -> npt.NDArray[Any] | None:
@@ -303,28 +324,8 @@ def _per_neuron(layer: str, what: str, values: npt.ArrayLike, neurons: int) -> n
     return array
 
 
-PASSING = frozenset(
-    [
-        "Add",
-        "AveragePool",
-        "BatchNormalization",
-        "Cast",
-        "Div",
-        "Dropout",
-        "Flatten",
-        "Identity",
-        "MaxPool",
-        "Mul",
-        "Reshape",
-        "Squeeze",
-        "Sub",
-        "Transpose",
-        "Unsqueeze",
-    ]
-)
-
-
 RESHAPING = frozenset(("Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"))
+PASSING = RESHAPING | {"Add", "AveragePool", "BatchNormalization", "Div", "Dropout", "MaxPool", "Mul", "Sub"}
 
 
 def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Collection[int]) -> tuple[Projection, ...]:
@@ -344,7 +345,7 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Coll
         if not value.inputs:
             outer = outer_of(id(value))
             if outer is not None:
-                pending.append((outer, bias))
+                pending.insert(0, (outer, bias))
             continue
         node = value.inputs[0]
         projection = _projection(node, bias)
@@ -352,7 +353,8 @@ def find_projections(neuron: Node, outer_of: Callable[[int], Any], carried: Coll
             found.append(projection)
         elif not node.domain and node.op in PASSING:
             following = _bias_use(node) if node.op == "Add" else None
-            pending.extend((v, following or bias) for v in node.inputs if v.name)
+            # depth first, so that how deep a sum is written does not change the order
+            pending[:0] = [(v, following or bias) for v in node.inputs if v.name]
     return tuple(sorted(found, key=lambda p: _is_recurrent(p.node.inputs[0], carried)))
 
 
@@ -371,10 +373,12 @@ def _bias_use(add: Node) -> Any:
 
 
 def _projection(node: Node, added: Any) -> Projection | None:
-    if node.domain or node.op not in {"Gemm", "MatMul", "MatMulInteger", "Conv"} or not is_constant(node.inputs[1]):
+    if node.domain or node.op not in {"Gemm", "MatMul", "MatMulInteger", "Conv"}:
+        return None
+    if not is_constant(node.inputs[1]) and not is_encoded(node.inputs[1]):
         return None
     if node.op in {"MatMul", "MatMulInteger"}:
-        return Projection(node, 1, 1, added) if len(shape_of_constant(node.inputs[1]) or ()) == 2 else None
+        return Projection(node, 1, 1, added) if len(weights_shape(node.inputs[1]) or ()) == 2 else None
     axis = 0 if node.op == "Conv" or node.attrs.get("transB", 0) else 1
     own = len(node.inputs) > 2 and bool(node.inputs[2].name) and is_constant(node.inputs[2])
     return Projection(node, 1, axis, Use(node, 2) if own else None)

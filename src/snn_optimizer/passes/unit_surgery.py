@@ -26,6 +26,7 @@ __all__ = ["Mask", "Surgeon", "add_behind", "emitted", "first_of_axis", "gather_
 Mask = npt.NDArray[np.bool_]
 _INDEX_BYTES = 8
 _NODE_BYTES = 256
+_SCRATCH = 1 << 20  # numbers copied at a time
 
 
 @dataclass
@@ -257,12 +258,27 @@ class _Edit:
     def applied(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         result = array
         for axis, keep in self.keep.items():
-            result = np.compress(keep, result, axis=axis)
+            result = _kept(result, axis, keep)
         if self.entries:
             result = np.array(result)
             for position, count in self.entries.items():
                 result.reshape(-1)[position] = count
         return np.ascontiguousarray(result) if result.ndim else result
+
+
+def _kept(array: npt.NDArray[Any], axis: int, keep: Mask) -> npt.NDArray[Any]:
+    """Return the marked positions of an axis, in one new array and without another copy on the way.
+
+    What a file does not align, ``np.compress`` copies first, and indices behind the first axis give other strides.
+    """
+    if axis == 0:
+        return np.asarray(array[keep])
+    result = np.empty((*array.shape[:axis], int(keep.sum()), *array.shape[axis + 1 :]), array.dtype)
+    step = max(1, _SCRATCH * len(array) // max(1, array.size))
+    for start in range(0, len(array), step):
+        block = np.array(array[start : start + step])
+        result[start : start + step] = np.compress(keep, block, axis=axis)
+    return result
 
 
 def emitted(contraction: Contraction, ranges: ValueRanges) -> tuple[npt.NDArray[np.float64], Mask]:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from snn_optimizer.execution import Dataset, Observer
 from snn_optimizer.execution.activity import MeasuredActivity
-from snn_optimizer.ir import Node, SNNGraph, array_of, is_constant, is_standard, shape_of_constant
+from snn_optimizer.ir import Node, SNNGraph, is_standard, weights_of, weights_shape
 
 __all__ = ["AC_ENERGY", "MAC_ENERGY", "Costs", "LayerCosts", "measure_costs"]
 
@@ -137,13 +137,14 @@ def _activation_sparsity(graph: SNNGraph, dataset: Dataset) -> float:
 
 
 def _is_linear(node: Node) -> bool:
-    if not is_standard(node, "Gemm", "MatMul", "MatMulInteger", "Conv") or not is_constant(node.inputs[1]):
+    if not is_standard(node, "Gemm", "MatMul", "MatMulInteger", "Conv"):
         return False
-    return node.op == "Conv" or len(shape_of_constant(node.inputs[1]) or ()) == 2
+    shape = weights_shape(node.inputs[1])
+    return shape is not None and (node.op == "Conv" or len(shape) == 2)
 
 
 def _layer(node: Node, signals: Array | None, samples: int) -> LayerCosts:
-    weights = array_of(node.inputs[1])
+    weights = weights_of(node.inputs[1])
     assert weights is not None
     name, size, zeros = node.name, int(weights.size), int(weights.size - np.count_nonzero(weights))
     if signals is None:

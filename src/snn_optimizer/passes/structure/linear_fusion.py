@@ -73,7 +73,7 @@ class _Run:
                 )
                 return False
             return False
-        weights = one.weights * factor.reshape(-1, *[1] * (one.weights.ndim - 1))
+        weights = one.weights * factor.reshape(-1, *[1] * (len(one.shape) - 1))
         total = one.store(self.rewriter, weights, one.bias * factor + shift, self._graph_of(one.node))
         self.rewriter.replace_uses(node.outputs[0], total)
         self._take(one.node, node, one.add)
@@ -94,7 +94,7 @@ class _Run:
         axis = 1 if one.node.op == "Conv" else -1
         if node.op == "BatchNormalization" and axis == -1 and self.shapes.rank(source) != 2:
             return False
-        found = _per_channel(node, one.weights.shape[1], self.shapes.rank(source), axis)
+        found = _per_channel(node, one.shape[1], self.shapes.rank(source), axis)
         if found is None:
             return False
         factor, shift = found
@@ -107,9 +107,10 @@ class _Run:
                 node.name,
             )
             return False
-        weights = one.weights * factor.reshape(1, -1, *[1] * (one.weights.ndim - 2))
-        kernel = tuple(range(2, one.weights.ndim))
-        bias = one.bias + (one.weights.sum(axis=kernel) if kernel else one.weights) @ shift
+        plain = one.weights
+        weights = plain * factor.reshape(1, -1, *[1] * (plain.ndim - 2))
+        kernel = tuple(range(2, plain.ndim))
+        bias = one.bias + (plain.sum(axis=kernel) if kernel else plain) @ shift
         one.store(self.rewriter, weights, bias, self._graph_of(one.node))
         operand = next(v for v in node.inputs if not is_constant(v))
         self.rewriter.replace_uses(source, operand)
@@ -130,15 +131,16 @@ class _Run:
         second = readers[0]
         if not self.is_free(second) or "Conv" in {first.node.op, second.node.op} or first.node.op != second.node.op:
             return False
-        before = first.weights.size + first.bias.size + second.weights.size + second.bias.size
-        after = first.weights.shape[1] * second.weights.shape[0] + second.bias.size
+        before = first.stored.size + first.bias.size + second.stored.size + second.bias.size
+        after = first.shape[1] * second.shape[0] + second.bias.size
         if after > before:
             self.context.missed(
                 Refusal("would-grow", f"one map of {after} parameters would replace two of {before}"),
                 second.node.name,
             )
             return False
-        weights, bias = second.weights @ first.weights, second.weights @ first.bias + second.bias
+        outer = second.weights
+        weights, bias = outer @ first.weights, outer @ first.bias + second.bias
         self.rewriter.set_input(second.node, 0, first.contraction.source)
         second.store(self.rewriter, weights, bias, self._graph_of(second.node))
         self._take(first.node, second.node, first.add, second.add)
@@ -155,7 +157,7 @@ class _Run:
         channel = 1 if one.node.op == "Conv" else -1
         if node.op == "BatchNormalization" and channel == -1 and rank != 2:
             return None
-        return _per_channel(node, one.weights.shape[0], rank, channel)
+        return _per_channel(node, one.shape[0], rank, channel)
 
     def _graph_of(self, node: Node) -> Any:
         return self.index.scope_of(node).graph

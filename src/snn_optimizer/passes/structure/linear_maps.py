@@ -27,6 +27,11 @@ class AffineMap:
 
     Attributes
     ----------
+    stored : array, shape (postsynaptic, presynaptic, kernel...)
+        The weights as the model has them, a view; ``weights`` makes them float64 when asked, since a map of most
+        layers is only looked at.
+    factor : float
+        What a Gemm multiplies them with.
     add : Node or None
         The Add that holds the bias of a MatMul.
     result : Value
@@ -34,11 +39,24 @@ class AffineMap:
     """
 
     contraction: Contraction
-    weights: Array  # (postsynaptic, presynaptic, kernel...)
+    stored: npt.NDArray[Any]
+    factor: float
     bias: Array  # (postsynaptic,)
     add: Node | None
     result: Value
     dtype: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weights."""
+        return self.stored.shape
+
+    @property
+    def weights(self) -> Array:
+        """The weights, shape (postsynaptic, presynaptic, kernel...); a new array."""
+        weights = self.stored.astype(np.float64)
+        weights *= self.factor
+        return weights
 
     @property
     def node(self) -> Node:
@@ -81,11 +99,10 @@ def affine_map(contraction: Contraction, index: GraphIndex) -> AffineMap | None:
     if stored is None:
         return None
     order = [contraction.axis_out, contraction.axis_in]
-    weights = np.transpose(stored, [*order, *(i for i in range(stored.ndim) if i not in order)]).astype(np.float64)
-    bias = np.zeros(weights.shape[0])
+    view = np.transpose(stored, [*order, *(i for i in range(stored.ndim) if i not in order)])
+    bias = np.zeros(view.shape[0])
     add, result = None, contraction.result
-    if node.op == "Gemm":
-        weights *= float(node.attrs.get("alpha", 1.0))
+    factor = float(node.attrs.get("alpha", 1.0)) if node.op == "Gemm" else 1.0
     slot = contraction.bias_slot
     if slot is not None and len(node.inputs) > slot and node.inputs[slot].name:
         held = array_of(node.inputs[slot])
@@ -99,7 +116,7 @@ def affine_map(contraction: Contraction, index: GraphIndex) -> AffineMap | None:
             other = [array_of(v) for v in reader.inputs if v is not result]
             if len(other) == 1 and other[0] is not None and other[0].ndim == 1 and other[0].size == len(bias):
                 bias, add, result = other[0].astype(np.float64), reader, reader.outputs[0]
-    return AffineMap(contraction, weights, bias, add, result, stored.dtype)
+    return AffineMap(contraction, view, factor, bias, add, result, stored.dtype)
 
 
 def only_reader(index: GraphIndex, value: Value) -> Node | None:

@@ -81,7 +81,7 @@ def _are_parallel(index: GraphIndex, first: AffineMap, second: AffineMap) -> boo
     """Two maps of one shape and kind that read one value and are read by the same Add only."""
     if first.node is second.node or first.contraction.source is not second.contraction.source:
         return False
-    if first.weights.shape != second.weights.shape or first.node.op != second.node.op:
+    if first.shape != second.shape or first.node.op != second.node.op:
         return False
     if only_reader(index, first.result) is None or only_reader(index, second.result) is None:
         return False

@@ -164,8 +164,9 @@ def _replace(
     donor = _rows_of(contraction.source, lead, shapes)
     if donor is None:
         return Refusal("no-shape", "nothing before the silent layer tells the batch size")
-    weights = one.weights.sum(axis=tuple(range(2, one.weights.ndim))) if one.weights.ndim > 2 else one.weights
-    if one.weights.ndim > 2 and is_padded(contraction.node) and np.any(values):
+    kernel = tuple(range(2, len(one.shape)))
+    weights = one.weights.sum(axis=kernel) if kernel else one.weights
+    if kernel and is_padded(contraction.node) and np.any(values):
         return Refusal("padding-mixes-shift", "padding gives the border another constant")
     bias = one.bias if one.add is None else np.zeros_like(one.bias)
     current = (weights @ values + bias).astype(one.dtype)

@@ -147,7 +147,10 @@ def test_inputs_are_read_where_not_reading_them_does_not_pay_or_is_not_wanted() 
     graph, _ = compressed(few, {"x": trains}, budget=Budget(spike_change=0.02))
     assert "Gather" not in {node.op for node in graph.module.graph.nodes}
     graph, _ = compressed(
-        mlp((40, 60, 4)), {"x": idle_inputs()}, pipeline="compress-units{inputs=false}", budget=Budget(spike_change=0.02)
+        mlp((40, 60, 4)),
+        {"x": idle_inputs()},
+        pipeline="compress-units{inputs=false}",
+        budget=Budget(spike_change=0.02),
     )
     assert "Gather" not in {node.op for node in graph.module.graph.nodes}
 
