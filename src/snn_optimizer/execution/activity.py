@@ -13,8 +13,10 @@ from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.recording import Recorder
 from snn_optimizer.execution.signals import Signals
+from snn_optimizer.execution.spike_counts import count_spikes
 from snn_optimizer.execution.witnesses import find_witnesses
 from snn_optimizer.ir import InputDomain, Node, SNNGraph
+from snn_optimizer.projection_costs import SpikeRows
 
 __all__ = ["MeasuredActivity"]
 
@@ -37,6 +39,15 @@ class MeasuredActivity:
         names = [node.inputs[0].name for node in nodes]
         try:
             found = Signals(graph.to_onnx(), self.dataset, names).record()
+        except ExecutionError:
+            return [None] * len(names)
+        return [found.get(name) for name in names]
+
+    def spike_rows(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[SpikeRows | None]:
+        """Return how many vectors nodes of the graph read and how active they are; ``None`` if not measured."""
+        names = [node.inputs[0].name for node in nodes]
+        try:
+            found = count_spikes(graph.to_onnx(), self.dataset, names)
         except ExecutionError:
             return [None] * len(names)
         return [found.get(name) for name in names]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.ir import InputDomain, Node, SNNGraph
+from snn_optimizer.projection_costs import SpikeRows
 from snn_optimizer.remarks import Remark, RemarkKind
 
 __all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal", "Spending"]
@@ -72,6 +73,9 @@ class ActivityProvider(Protocol):
 
     def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
         """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
+
+    def spike_rows(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[SpikeRows | None]:
+        """Return how many vectors nodes of the graph read and how active they are; ``None`` if not measured."""
 
     def witnesses(
         self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain
