@@ -19,7 +19,7 @@ from snn_optimizer.ir import Graph, Module, Node, Value, array_of, is_constant, 
 __all__ = ["BinaryValues"]
 
 _MOVING: Final = (
-    "CastLike", "Dropout", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
+    "CastLike", "Expand", "Flatten", "Gather", "Identity", "MaxPool", "Reshape", "Slice", "Split", "Squeeze",
     "Tile", "Transpose", "Unsqueeze",
 )  # fmt: skip
 _TRUTHS: Final = (

@@ -107,8 +107,13 @@ def _print(found: Benchmark) -> None:
 def _print_turns(title: str, turns: Turns) -> None:
     heads = ("median", "quartiles", "ratio", "interval", "outputs differ by")
     rows = []
-    for one in turns.models:
-        row = [one.model, _time(one.seconds.median), f"{_time(one.seconds.lower)} - {_time(one.seconds.upper)}"]
+    names = [Path(one.model).name for one in turns.models]
+    for one, name in zip(turns.models, names, strict=True):
+        row = [
+            name if names.count(name) == 1 else one.model,
+            _time(one.seconds.median),
+            f"{_time(one.seconds.lower)} - {_time(one.seconds.upper)}",
+        ]
         if one.ratio is None:
             row += ["1", ""]
         else:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -13,7 +14,7 @@ import onnxruntime
 
 from snn_optimizer.errors import InputError
 from snn_optimizer.execution.axes import batch_axes, names_time, time_axis
-from snn_optimizer.execution.data import load_dataset
+from snn_optimizer.execution.data import Dataset, load_dataset
 from snn_optimizer.execution.ort import Dimension, Port, Session
 from snn_optimizer.execution.timing import Ratio, Seconds, in_turns, ratio_of, summary
 from snn_optimizer.projection_costs import this_machine
@@ -21,6 +22,8 @@ from snn_optimizer.projection_costs import this_machine
 __all__ = ["Benchmark", "Measured", "Trains", "Turns", "benchmark"]
 
 ROUNDS: Final = 30
+INPUTS: Final = 8  # different ones in one measurement
+LONGEST: Final = 0.25  # seconds of one measurement, unless one call takes longer
 LOADS: Final = 6  # the fewest whose interval holds the median at 95 %
 
 Array = npt.NDArray[Any]
@@ -59,9 +62,12 @@ class Measured:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-serializable form."""
-        found = {"model": self.model, "seconds": self.seconds.to_json()}
-        found["ratio"] = None if self.ratio is None else self.ratio.to_json()
-        return found | {"largest_difference": self.largest_difference}
+        return {
+            "model": self.model,
+            "seconds": self.seconds.to_json(),
+            "ratio": None if self.ratio is None else self.ratio.to_json(),
+            "largest_difference": self.largest_difference,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,11 +164,9 @@ def benchmark(
     load = in_turns(loads, rounds=min(rounds or LOADS, LOADS), shortest=0, warm_ups=1)
     runs = {}
     for batch in chosen:
-        if dataset is None:
-            feeds = _drawn([_combined(same, open_sizes=False) for same in inputs], axes, batch, drawn)
-        else:
-            feeds = dict(dataset.take(np.arange(batch) % dataset.samples).feeds)
-        runs[batch] = _run_turns(names, sessions, feeds, rounds, seconds, batch, progress)
+        draw = _sampled(dataset, batch) if dataset is not None else _drawing(inputs, axes, batch, drawn)
+        report = None if progress is None else partial(progress, f"batch {batch}")
+        runs[batch] = _run_turns(names, sessions, draw, rounds, seconds, report)
     fed = str(drawn) if dataset is None else f"{dataset.samples} samples of '{os.fspath(data or '')}'"
     return Benchmark(threads, fed, _turns(names, load, [None] * len(names)), runs)
 
@@ -170,20 +174,37 @@ def benchmark(
 def _run_turns(
     names: Sequence[str],
     sessions: Sequence[Session],
-    feeds: Mapping[str, Array],
+    draw: Callable[[int, int], Mapping[str, Array]],
     rounds: int | None,
     seconds: float | None,
-    batch: int,
-    progress: Callable[[str, int, int], None] | None,
+    report: Callable[[int, int], None] | None,
 ) -> Turns:
-    results = [session.run(feeds) for session in sessions]
-    differences = [
-        None,
-        *(_difference(results[0], other, name) for name, other in zip(names[1:], results[1:], strict=True)),
-    ]
-    calls = {key: session.prepare(feeds) for key, session in zip(_keys(names), sessions, strict=True)}
-    report = None if progress is None else (lambda done, total: progress(f"batch {batch}", done, total))
-    return _turns(names, in_turns(calls, rounds=rounds, seconds=seconds, fewest=LOADS, progress=report), differences)
+    """Time all models on the same inputs, on so many different ones as do not take long."""
+    first = draw(0, 1)
+    slowest = max(min(in_turns({"": session.prepare(first)}, rounds=1, shortest=0)[""]) for session in sessions)
+    number = max(1, min(INPUTS, int(LONGEST / slowest)))
+    inputs = [draw(index, number) for index in range(number)]
+    differences: list[float | None] = [None, *([0.0] * (len(names) - 1))]
+    for feeds in inputs:
+        reference = sessions[0].run(feeds)
+        for place in range(1, len(names)):
+            found = _difference(reference, sessions[place].run(feeds), names[place])
+            differences[place] = max(differences[place] or 0.0, found)
+    calls = {
+        key: _all_of([session.prepare(feeds) for feeds in inputs])
+        for key, session in zip(_keys(names), sessions, strict=True)
+    }
+    times = in_turns(calls, rounds=rounds, seconds=seconds, fewest=LOADS, progress=report)
+    each = {key: [found / number for found in all_inputs] for key, all_inputs in times.items()}
+    return _turns(names, each, differences)
+
+
+def _all_of(calls: Sequence[Callable[[], object]]) -> Callable[[], object]:
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
 
 
 def _turns(names: Sequence[str], times: Mapping[str, list[float]], differences: Sequence[float | None]) -> Turns:
@@ -276,23 +297,44 @@ def _fixed_batches(
     return found
 
 
-def _drawn(ports: Sequence[Port], axes: Mapping[str, int | None], batch: int, trains: Trains) -> dict[str, Array]:
-    generator = np.random.default_rng(trains.seed)
-    feeds = {}
-    for port in ports:
-        if port.shape is None or port.dtype.kind not in "biuf":
-            raise InputError(f"nothing can be drawn for input '{port.name}', {port}: give --data SAMPLES.npz")
-        axis = axes[port.name]
-        time = time_axis(port.shape, axis)
-        shape = []
-        for place, size in enumerate(port.shape):
-            if place == axis:
-                shape.append(batch)
-            elif isinstance(size, int):
-                shape.append(size)
-            elif place == time or names_time(size):
-                shape.append(trains.steps)
-            else:
-                raise InputError(f"input '{port.name}', {port}, leaves axis {place} open: give --data SAMPLES.npz")
-        feeds[port.name] = (generator.random(shape) < trains.rate).astype(port.dtype)
-    return feeds
+def _sampled(dataset: Dataset, batch: int) -> Callable[[int, int], Mapping[str, Array]]:
+    """Return a function that takes one of so many batches, spread over all samples."""
+
+    def draw(index: int, number: int) -> Mapping[str, Array]:
+        start = index * dataset.samples // number
+        return dataset.take((start + np.arange(batch)) % dataset.samples).feeds
+
+    return draw
+
+
+def _drawing(
+    inputs: Sequence[Sequence[Port]], axes: Mapping[str, int | None], batch: int, trains: Trains
+) -> Callable[[int, int], Mapping[str, Array]]:
+    """Return a function that draws spike trains."""
+    shapes = {}
+    for same in inputs:
+        port = _combined(same, open_sizes=False)
+        shapes[port.name] = (_drawn_shape(port, axes[port.name], batch, trains), port.dtype)
+
+    def draw(index: int, _: int) -> Mapping[str, Array]:
+        generator = np.random.default_rng([trains.seed, index])
+        return {name: (generator.random(shape) < trains.rate).astype(dtype) for name, (shape, dtype) in shapes.items()}
+
+    return draw
+
+
+def _drawn_shape(port: Port, axis: int | None, batch: int, trains: Trains) -> list[int]:
+    if port.shape is None or port.dtype.kind not in "biuf":
+        raise InputError(f"nothing can be drawn for input '{port.name}', {port}: give --data SAMPLES.npz")
+    time = time_axis(port.shape, axis)
+    shape = []
+    for place, size in enumerate(port.shape):
+        if place == axis:
+            shape.append(batch)
+        elif isinstance(size, int):
+            shape.append(size)
+        elif place == time or names_time(size):
+            shape.append(trains.steps)
+        else:
+            raise InputError(f"input '{port.name}', {port}, leaves axis {place} open: give --data SAMPLES.npz")
+    return shape

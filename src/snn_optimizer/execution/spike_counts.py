@@ -36,6 +36,8 @@ def count_spikes(model: onnx.ModelProto, dataset: Dataset, names: Sequence[str])
         If the model does not run.
     """
     exposed, places = expose(model, names)
+    if not places:
+        return {}
     session = Session(exposed)
     outputs = list(dict.fromkeys(place.output for place in places.values()))
     pooled: dict[str, list[float]] = {name: [] for name in places}
