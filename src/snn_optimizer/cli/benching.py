@@ -26,7 +26,9 @@ _OF_CALIBRATION = ("output", "sizes")
 @click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[A [B ...]]")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Batch size; may be repeated.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
-@click.option("--rounds", type=click.IntRange(min=1), help="Turns of every measurement.  [default: 30; calibrating: 9]")
+@click.option(
+    "--rounds", type=click.IntRange(min=1), help="Turns of every measurement.  [default: 30; calibrating: 12]"
+)
 @click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="Instead: time for each batch size.")
 @click.option("--data", type=click.Path(path_type=Path), help="Samples (.npz) to run on.  [default: random spikes]")
 @click.option(

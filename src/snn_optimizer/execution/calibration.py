@@ -8,8 +8,7 @@ one measurement, because the same spikes again would find their rows of weights 
 from __future__ import annotations
 
 import itertools
-import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -30,12 +29,14 @@ __all__ = ["ROWS", "SHARES", "SIZES", "calibrate"]
 SIZES: Final = (64, 256, 1024, 4096)
 ROWS: Final = (1, 8, 64, 256)
 SHARES: Final = (0.0, 0.01, 0.03, 0.1, 0.3)
-ROUNDS: Final = 9
+ROUNDS: Final = 12
+SWEEPS: Final = 3  # over the whole grid, so that no point is measured within one disturbance
 
 _DRAWS = 6  # inputs that the calls of a measurement cycle through
 _DENSE_SHARE = 0.1  # of the input of the dense form, which takes the same time for all
 _HOPELESS = 3.0  # times the dense form; what is slower is not measured at larger shares
 _SHORTEST = 0.001
+_UNDISTURBED = 0.25
 _LEAST = 1e-7  # seconds; a difference of two measurements is not negative
 
 Array = npt.NDArray[Any]
@@ -94,7 +95,7 @@ def calibrate(
     rows : sequence of int
         Vectors in one product, beginning with 1.
     rounds : int
-        Turns of every measurement.
+        Turns of every measurement, spread over the sweeps.
     progress : callable, optional
         Takes what, done and total.
 
@@ -108,23 +109,29 @@ def calibrate(
             raise InputError(f"{what} {','.join(map(str, points))}: give two or more increasing positive numbers")
     if rows[0] != 1:
         raise InputError(f"rows {','.join(map(str, rows))}: the first must be 1")
-    shape = (len(sizes), len(sizes))
-    dense, single = np.zeros((*shape, len(rows))), np.zeros((*shape, len(SHARES)))
-    several, pooled = (np.zeros((*shape, len(rows), len(SHARES))) for _ in range(2))
-    done, total = 0, len(sizes) ** 2 * len(rows)
-    guard = 0.0
-    for i, j in itertools.product(range(len(sizes)), repeat=2):
-        runs = _Runs(sizes[i], sizes[j], threads, np.random.default_rng([seed, i, j]))
+    taken: dict[tuple[int, int, int], dict[str, list[float]]] = {}
+    guards: list[float] = []
+    done, total = 0, SWEEPS * len(sizes) ** 2 * len(rows)
+    turns = -(-rounds // SWEEPS)
+    for sweep, i, j in itertools.product(range(SWEEPS), range(len(sizes)), range(len(sizes))):
+        runs = _Runs(sizes[i], sizes[j], threads, np.random.default_rng([seed, sweep, i, j]))
+        if i == j == 0:
+            guards += _guard_seconds(runs, turns)
         for k, number in enumerate(rows):
-            found = _measured(runs, number, rounds)
-            dense[i, j, k] = found["dense"][0]
-            several[i, j, k], pooled[i, j, k] = found["several"], found["pooled"]
-            if number == 1:
-                single[i, j] = found["single"]
-                guard = guard or _guard_seconds(runs, rounds)
+            measured = taken.setdefault((i, j, k), {})
+            for name, seconds in _times(runs, number, turns).items():
+                measured.setdefault(name, []).extend(seconds)
             done += 1
             if progress is not None:
                 progress("calibrate", done, total)
+    shape = (len(sizes), len(sizes))
+    dense, single = np.zeros((*shape, len(rows))), np.zeros((*shape, len(SHARES)))
+    several, pooled = (np.zeros((*shape, len(rows), len(SHARES))) for _ in range(2))
+    for (i, j, k), measured in taken.items():
+        dense[i, j, k] = _seconds(measured, "dense")
+        several[i, j, k], pooled[i, j, k] = _by_share(measured, "several"), _by_share(measured, "pooled")
+        if rows[k] == 1:
+            single[i, j] = _by_share(measured, "single")
     return ProjectionCosts(
         machine=this_machine(),
         onnxruntime=str(onnxruntime.__version__),
@@ -134,7 +141,7 @@ def calibrate(
         outputs=tuple(sizes),
         rows=tuple(rows),
         shares=SHARES,
-        guard=guard,
+        guard=max(float(np.median(guards)), _LEAST),
         dense=_undisturbed(dense),
         single=_undisturbed(single),
         several=_undisturbed(several),
@@ -142,31 +149,31 @@ def calibrate(
     )
 
 
-def _measured(runs: _Runs, rows: int, rounds: int) -> dict[str, list[float]]:
-    """Return the seconds of each form, for the event-driven ones at every share."""
+def _times(runs: _Runs, rows: int, rounds: int) -> dict[str, list[float]]:
+    """Return the measurements of each form, of the event-driven ones at every share that is not hopeless."""
     forms = ("single", "several", "pooled") if rows == 1 else ("several", "pooled")
-    calls = {"nothing": runs.call("nothing", rows, _DENSE_SHARE), "dense": runs.call("dense", rows, _DENSE_SHARE)}
-    first = in_turns(calls, rounds=3, shortest=_SHORTEST)
-    limit = _HOPELESS * statistics.median(first["dense"])
+    calls = {form: runs.call(form, rows, _DENSE_SHARE) for form in ("nothing", "dense")}
+    limit = _HOPELESS * min(in_turns({"": calls["dense"]}, rounds=3, shortest=_SHORTEST)[""])
     for form in forms:
         for share in SHARES:
-            name = f"{form} {share}"
-            calls[name] = runs.call(form, rows, share)
+            call = runs.call(form, rows, share)
             # the two smallest shares show what an event costs
-            if share > SHARES[1] and min(in_turns({name: calls[name]}, rounds=1, shortest=0)[name]) > limit:
-                del calls[name]
+            if share > SHARES[1] and min(in_turns({"": call}, rounds=1, shortest=0)[""]) > limit:
                 break
-    times = in_turns(calls, rounds=rounds, shortest=_SHORTEST)
-    found = {"dense": [_above(times["dense"], times["nothing"])]}
-    for form in forms:
-        known = [_above(times[f"{form} {s}"], times["nothing"]) for s in SHARES if f"{form} {s}" in times]
-        found[form] = [*known, *(max(known[-1] * s / SHARES[len(known) - 1], known[-1]) for s in SHARES[len(known) :])]
-    return found
+            calls[f"{form} {share}"] = call
+    return in_turns(calls, rounds=rounds, shortest=_SHORTEST)
 
 
-def _above(times: Sequence[float], nothing: Sequence[float]) -> float:
-    # the fastest call that does nothing: one that was disturbed would take a share of every form away
-    return max(statistics.median(times) - min(nothing), _LEAST)
+def _seconds(measured: Mapping[str, Sequence[float]], name: str) -> float:
+    # other work on the machine only adds: the quarter that was disturbed least is nearest to what a product costs
+    return max(float(np.quantile(measured[name], _UNDISTURBED)) - min(measured["nothing"]), _LEAST)
+
+
+def _by_share(measured: Mapping[str, Sequence[float]], form: str) -> list[float]:
+    """Return the seconds at every share, beyond the last that was measured in proportion to it."""
+    known = [_seconds(measured, f"{form} {share}") for share in SHARES if f"{form} {share}" in measured]
+    last = SHARES[len(known) - 1]
+    return [*known, *(known[-1] * share / last for share in SHARES[len(known) :])]
 
 
 def _undisturbed(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -177,10 +184,10 @@ def _undisturbed(table: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return table
 
 
-def _guard_seconds(runs: _Runs, rounds: int) -> float:
+def _guard_seconds(runs: _Runs, rounds: int) -> list[float]:
     calls = {form: runs.call(form, 1, SHARES[1]) for form in ("single", "guarded")}
-    times = in_turns(calls, rounds=3 * rounds, shortest=_SHORTEST)
-    return max(float(np.median(np.subtract(times["guarded"], times["single"]))), _LEAST)
+    times = in_turns(calls, rounds=4 * rounds, shortest=_SHORTEST)
+    return [guarded - single for guarded, single in zip(times["guarded"], times["single"], strict=True)]
 
 
 def _model(form: str, inputs: int, outputs: int, generator: np.random.Generator) -> Module:

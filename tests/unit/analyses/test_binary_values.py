@@ -17,7 +17,9 @@ OPENING = '<ir_version: 9, opset_import: ["": 18]> '
 def proved(model: onnx.ModelProto) -> set[str]:
     module = Module.load(model)
     found = BinaryValues.compute(module, AnalysisManager(module))
-    values = [value for scope in module.scopes() for node in scope.graph.nodes for value in (*node.inputs, *node.outputs)]
+    values = [
+        value for scope in module.scopes() for node in scope.graph.nodes for value in (*node.inputs, *node.outputs)
+    ]
     return {value.name for value in values if found.holds(value)}
 
 

@@ -27,7 +27,9 @@ def test_the_batch_of_a_file_that_fixes_it() -> None:
     x = spike_trains(6, 8, 8, rate=0.2)
     (found,) = counted(mlp((8, 16, 4), steps=6, batch=4), x, ["fc1.rows"]).values()
     assert found.rows == 24
-    assert found.pooled == pytest.approx(np.mean([x[:, part].any(axis=(0, 1)).mean() for part in (slice(4), slice(4, 8))]))
+    assert found.pooled == pytest.approx(
+        np.mean([x[:, part].any(axis=(0, 1)).mean() for part in (slice(4), slice(4, 8))])
+    )
 
 
 def test_what_a_loop_reads_is_counted_step_by_step() -> None:

@@ -83,7 +83,9 @@ def trains_of_every_kind(*shape: int):
         ({"several": FAST, "pooled": FAST / 2}, "pooled", "ReduceMax"),
     ],
 )
-def test_the_faster_form_is_written_and_right_for_every_batch(tmp_path: Path, costs: dict, form: str, contains: str) -> None:
+def test_the_faster_form_is_written_and_right_for_every_batch(
+    tmp_path: Path, costs: dict, form: str, contains: str
+) -> None:
     model = mlp((8, 24, 12, 5), steps=6)
     after, report = lowered(model, spike_trains(6, 20, 8), tmp_path, **costs)
     assert rules(report, "applied") == {"fc2": "gathered", "fc3": "gathered"}
