@@ -218,7 +218,7 @@ def _model(form: str, inputs: int, outputs: int, generator: np.random.Generator)
         branches = [rewriter.body(value.name, [], [value]) for value in (few, many)]
         products.single(branches[0], source, weights, few)
         rewriter.add(branches[1], "MatMul", [source, weights], [many])
-        condition = products.at_most(graph, source, inputs, 1, "rows")
+        condition = products.at_most(graph, source, 2, inputs, 2, "rows")
         attributes = {"then_branch": branches[0], "else_branch": branches[1]}
         rewriter.add(graph, "If", [condition], [product], attributes)
     rewriter.add(graph, "Add", [product, bias], [target])

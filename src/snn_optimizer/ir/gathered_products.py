@@ -21,6 +21,7 @@ from snn_optimizer.ir.types import Graph, Value
 __all__ = ["MINIMUM_OPSET", "GatheredProducts"]
 
 MINIMUM_OPSET: Final = 13  # Clip of whole numbers, If and Scan as they are written here
+SHAPE_OF_SOME_AXES: Final = 15
 REDUCTION_AXES_AS_INPUT: Final = 18
 
 
@@ -106,16 +107,25 @@ class GatheredProducts:
             self.rewriter.add(graph, "ReduceMax", [source, self._vector(*axes)], [flat], {"keepdims": 0})
         self._gather(graph, flat, source, weights, result)
 
-    def at_most(self, graph: Graph, source: Value, inputs: int, rows: int, name: str) -> Value:
+    def at_most(self, graph: Graph, source: Value, rank: int, inputs: int, rows: int, name: str) -> Value:
         """Return whether ``source`` holds between one and ``rows`` vectors of length ``inputs``."""
-        new, add, whole = self.rewriter.value, self.rewriter.add, self.rewriter.constant
-        size, number, clipped = (new(f"{name}_{what}", np.int64, ()) for what in ("size", "number", "clipped"))
-        condition = new(f"{name}_few", np.bool_, ())
-        add(graph, "Size", [source], [size])
-        add(graph, "Div", [size, whole(f"{name}_inputs", np.array(inputs, np.int64))], [number])
-        least, most = (whole(f"{name}_{what}", np.array(n, np.int64)) for what, n in (("least", 1), ("most", rows)))
-        add(graph, "Clip", [number, least, most], [clipped])
-        add(graph, "Equal", [number, clipped], [condition])
+        new, add = self.rewriter.value, self.rewriter.add
+        number, condition = new(f"{name}_number", np.int64, None), new(f"{name}_few", np.bool_, None)
+        if rank == 2 and self.rewriter.module.opset() >= SHAPE_OF_SOME_AXES:  # every operator here costs all batches
+            add(graph, "Shape", [source], [number], {"start": 0, "end": 1})
+        else:
+            size = new(f"{name}_size", np.int64, ())
+            add(graph, "Size", [source], [size])
+            add(graph, "Div", [size, self._vector(inputs)], [number])
+        wanted = self._vector(1)
+        if rows > 1:
+            wanted = new(f"{name}_clipped", np.int64, None)
+            least, most = (
+                self.rewriter.constant(f"{name}_{what}", np.array(n, np.int64))
+                for what, n in (("least", 1), ("most", rows))
+            )
+            add(graph, "Clip", [number, least, most], [wanted])
+        add(graph, "Equal", [number, wanted], [condition])
         return condition
 
     def _gather(self, graph: Graph, flat: Value, source: Value, weights: Value, result: Value) -> None:

@@ -25,9 +25,7 @@ def test_the_forms_compute_what_the_dense_one_does(form: str) -> None:
 
 def test_a_calibration_is_a_cost_model_of_this_machine(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
-    found = calibrate(
-        sizes=(8, 256), rows=(1, 4), rounds=3, progress=lambda _, done, total: seen.append((done, total))
-    )
+    found = calibrate(sizes=(8, 256), rows=(1, 4), rounds=3, progress=lambda _, done, total: seen.append((done, total)))
     assert seen == [(number, 24) for number in range(1, 25)]
     path = tmp_path / "costs.json"
     path.write_text(json.dumps(found.to_json()))

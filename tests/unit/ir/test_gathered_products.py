@@ -56,12 +56,16 @@ def test_a_gathered_product_is_the_product(form: str, leading: tuple[int, ...], 
             assert not found.any()
 
 
-def test_a_choice_by_the_number_of_vectors() -> None:
-    module = Module.empty(inputs=[("x", np.float32, ["d0", "d1", INPUTS])], outputs=[("y", np.bool_, [])])
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("limit", [1, 6])
+@pytest.mark.parametrize("leading", [(0,), (1,), (2,), (6,), (7,), (1, 1), (2, 3), (7, 1), (0, 4)])
+def test_a_choice_by_the_number_of_vectors(leading: tuple[int, ...], limit: int, opset: int) -> None:
+    shape = [*(f"d{axis}" for axis in range(len(leading))), INPUTS]
+    module = Module.empty(inputs=[("x", np.float32, shape)], outputs=[("y", np.bool_, [1])], opset=opset)
     rewriter = Rewriter(module)
-    few = GatheredProducts(rewriter).at_most(module.graph, module.graph.inputs[0], INPUTS, 6, "x")
+    products = GatheredProducts(rewriter)
+    few = products.at_most(module.graph, module.graph.inputs[0], len(shape), INPUTS, limit, "x")
     rewriter.add(module.graph, "Identity", [few], [module.graph.outputs[0]])
     rewriter.finish()
-    session = Session(module.to_proto())
-    for rows, expected in (((1, 1), True), ((2, 3), True), ((7, 1), False), ((0, 4), False)):
-        assert session.run({"x": np.zeros((*rows, INPUTS), np.float32)})["y"] == expected
+    (found,) = Session(module.to_proto()).run({"x": np.zeros((*leading, INPUTS), np.float32)})["y"]
+    assert found == (1 <= np.prod(leading) <= limit)

@@ -302,7 +302,7 @@ class _Writer:
         if not choice.limit:
             self._gather(graph, product, choice, weights, bias, source, result)
             return
-        condition = self.gathered.at_most(graph, source, product.sizes[0], choice.limit, name)
+        condition = self.gathered.at_most(graph, source, product.rank, product.sizes[0], choice.limit, name)
         few, many = (self.rewriter.value(f"{result.name}_{what}", np.float32, None) for what in ("few", "many"))
         then, other = (self.rewriter.body(value.name, [], [value]) for value in (few, many))
         self._gather(then, product, choice, weights, bias, source, few)
