@@ -16,6 +16,7 @@ __all__ = ["cli", "main"]
 
 
 _COMMANDS = {
+    "bench": "snn_optimizer.cli.benching",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",

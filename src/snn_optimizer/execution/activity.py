@@ -13,8 +13,10 @@ from snn_optimizer.errors import DataError, ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.recording import Recorder
 from snn_optimizer.execution.signals import Signals
+from snn_optimizer.execution.spike_counts import count_spikes
 from snn_optimizer.execution.witnesses import find_witnesses
 from snn_optimizer.ir import InputDomain, Node, SNNGraph
+from snn_optimizer.projection_costs import SpikeRows
 
 __all__ = ["MeasuredActivity"]
 
@@ -47,6 +49,15 @@ class MeasuredActivity:
             return Recorder(graph.to_onnx(), self.dataset).distances(population)
         except (DataError, ExecutionError):
             return None
+
+    def spike_rows(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[SpikeRows | None]:
+        """Return how many vectors nodes of the graph read and how active they are; ``None`` if not measured."""
+        names = [node.inputs[0].name for node in nodes]
+        try:
+            found = count_spikes(graph.to_onnx(), self.dataset, names)
+        except ExecutionError:
+            return [None] * len(names)
+        return [found.get(name) for name in names]
 
     def witnesses(
         self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,15 +139,28 @@ class Session:
         """
         names = [port.name for port in self.outputs] if outputs is None else list(outputs)
         _refuse("no such output", (name for name in names if name not in self._output_names))
+        return dict(zip(names, self.prepare(feeds, names)(), strict=True))
+
+    def prepare(self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None) -> Callable[[], Any]:
+        """Return a call that runs the model on these arrays and does nothing else, to be timed.
+
+        Raises
+        ------
+        ExecutionError
+            If an input is missing or unknown; from the call, if the runtime fails.
+        """
         known = {port.name for port in self.inputs}
         _refuse("input not fed", (name for name in known if name not in feeds))
         _refuse("no such input", (name for name in feeds if name not in known))
         arrays = {name: np.asarray(value, order="C") for name, value in feeds.items()}
-        try:
-            results = self._session.run(names, arrays, self._silent)
-        except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
-            raise ExecutionError(f"onnxruntime cannot run the model: {_one_line(error)}") from None
-        return dict(zip(names, results, strict=True))
+
+        def call() -> Any:
+            try:
+                return self._session.run(outputs, arrays, self._silent)
+            except Exception as error:  # noqa: BLE001 - the runtime's exceptions share no base class
+                raise ExecutionError(f"onnxruntime cannot run the model: {_one_line(error)}") from None
+
+        return call
 
 
 def _loadable(model: ModelSource) -> str | bytes:

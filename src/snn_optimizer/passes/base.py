@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.ir import InputDomain, Node, SNNGraph
+from snn_optimizer.projection_costs import SpikeRows
 from snn_optimizer.remarks import Remark, RemarkKind
 
 __all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal", "Spending"]
@@ -75,6 +76,9 @@ class ActivityProvider(Protocol):
 
     def distances(self, graph: SNNGraph, population: str) -> npt.NDArray[np.float32] | None:
         """Return how far potentials are from the threshold, as a share of it, shape (T, samples, N...)."""
+
+    def spike_rows(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[SpikeRows | None]:
+        """Return how many vectors nodes of the graph read and how active they are; ``None`` if not measured."""
 
     def witnesses(
         self, graph: SNNGraph, silent: Mapping[str, npt.NDArray[np.bool_]], domain: InputDomain

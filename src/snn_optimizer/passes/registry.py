@@ -59,6 +59,7 @@ BUILTIN: Final[Mapping[str, str]] = MappingProxyType(
         "dead-code": "snn_optimizer.passes.cleanup.dead_code:DeadCode",
         "dead-neuron-elimination": "snn_optimizer.passes.structure.dead_neuron_elimination:DeadNeuronElimination",
         "distribute-time": "snn_optimizer.passes.raising.distribute_time:DistributeTime",
+        "event-driven": "snn_optimizer.passes.lowering.event_driven:EventDriven",
         "fold-constants": "snn_optimizer.passes.cleanup.fold_constants:FoldConstants",
         "layer-fusion": "snn_optimizer.passes.structure.layer_fusion:LayerFusion",
         "loop-to-scan": "snn_optimizer.passes.raising.loop_to_scan:LoopToScan",
