@@ -135,8 +135,9 @@ def contract(
     infinite = ~(np.isfinite(low) & np.isfinite(high))
     low, high = np.where(infinite, 0, low), np.where(infinite, 0, high)
     # (columns, 6 kinds of terms x views): one product with the weights serves all of them
-    for_positive = _terms([high, np.abs(high), low, np.abs(low), ~fixed, infinite])
-    for_negative = _terms([low, -np.abs(low), high, -np.abs(high), ~fixed, infinite])
+    varied = np.logical_not(fixed)
+    for_positive = _terms([high, np.abs(high), low, np.abs(low), varied, infinite])
+    for_negative = _terms([low, -np.abs(low), high, -np.abs(high), varied, infinite])
     if not isinstance(bias, Range):
         bias = Range.constant(np.zeros(rows) if bias is None else bias)
     offset_low, offset_high = (np.broadcast_to(a, (*lead, rows)).reshape(-1, rows) for a in (bias.low, bias.high))

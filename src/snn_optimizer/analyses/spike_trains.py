@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from snn_optimizer.analyses.intervals import Array, Range
 from snn_optimizer.ir import Value
@@ -116,7 +117,7 @@ class Train:
         rarer = self.caps < discounted_sum(self.decay[np.newaxis], free) * (1 - 1e-9)
         return bool((self.first > 1).any() or (self.interval > 1).any() or rarer.any())
 
-    def silenced(self, never: Array) -> Train:
+    def silenced(self, never: npt.NDArray[np.bool_]) -> Train:
         """Return the facts with the given neurons silent."""
         return replace(self, first=np.where(never, np.inf, self.first))
 
@@ -126,7 +127,11 @@ class Train:
 
     def join(self, other: Train) -> Train | None:
         """Return what both claim; None where they speak of different things."""
-        if self.clock is not other.clock or (self.steps, self.inside) != (other.steps, other.inside) or self.size != other.size:
+        if (
+            self.clock is not other.clock
+            or (self.steps, self.inside) != (other.steps, other.inside)
+            or self.size != other.size
+        ):
             return None
         if not np.array_equal(self.decay, other.decay):
             return None

@@ -47,7 +47,9 @@ def temporal_facts(run: MembraneRun, facts: NeuronFacts, incoming: Incoming) -> 
         course = _course(run, facts, incoming)
         lowest = facts.lowest
         if incoming.speaks and run.steps is not None and run.variant.operator != "CubaLIF":
-            lowest = np.maximum(lowest, run.always_firing([course.drives[v] for v in _segment_of_steps(incoming.clock)]))
+            lowest = np.maximum(
+                lowest, run.always_firing([course.drives[v] for v in _segment_of_steps(incoming.clock)])
+            )
         highest = np.minimum(facts.highest, course.highs.max(axis=0))
         never = facts.never | never_fires(run, highest)
         first = np.where(never, np.inf, np.where(_eligible(run), course.first, 1.0))
@@ -178,7 +180,9 @@ class _Spikes:
             return np.zeros(self.shape, np.bool_)
         lowers = (threshold.low > 0) & np.isfinite(threshold.high) & (self.rest.high < threshold.low)
         decays = run.known & (run.beta.high <= 1) & (run.beta.low == run.beta.high)
-        return np.broadcast_to(lowers & decays & np.isfinite(self.error) & (run.start.high <= threshold.high), self.shape)
+        return np.broadcast_to(
+            lowers & decays & np.isfinite(self.error) & (run.start.high <= threshold.high), self.shape
+        )
 
     def _error(self) -> Array:
         """Bound the rounding of one step, reset included."""
@@ -197,7 +201,8 @@ class _Spikes:
         reached = np.maximum.accumulate(np.maximum(self.highs, 0), axis=0) + self.error * (counts + 1)
         if self.delayed:
             return np.asarray(run.beta.high * reached / self.threshold.low + 1 - run.beta.high)
-        return np.maximum(reached - self.rest.low, 0) / (self.threshold.low - self.rest.high)
+        left = np.maximum(reached - self.rest.low, 0)
+        return np.asarray(left / (self.threshold.low - self.rest.high))
 
     def _interval(self) -> Array:
         """Return the least number of steps from a spike to the next one."""

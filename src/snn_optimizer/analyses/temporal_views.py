@@ -153,11 +153,12 @@ def _in_order(views: TemporalViews, node: Node, rank: int) -> Range | None:
         if wanted is None or held is None:
             return None
         if held == wanted:
-            source = views.of(node.inputs[0], axes)
-            dims = [int(n or 0) for n in before[len(before) - axes :]]
-            target = [int(n or 0) for n in after[len(after) - rank :]]
-            return source.apply(lambda a: np.broadcast_to(a, (a.shape[0], *dims)).reshape(-1, *target))
+            return _reshaped(views.of(node.inputs[0], axes), before[len(before) - axes :], after[len(after) - rank :])
     return None
+
+
+def _reshaped(bound: Range, before: tuple[Any, ...], after: tuple[Any, ...]) -> Range:
+    return bound.apply(lambda a: np.broadcast_to(a, (a.shape[0], *before)).reshape(-1, *after))
 
 
 def _product(dims: tuple[Any, ...]) -> int | None:
@@ -202,9 +203,7 @@ def _contracted(views: TemporalViews, node: Node, weights: Any, bias: Any) -> Ra
     return _distinct(views, node, weights, incoming, bias, limit)
 
 
-def _distinct(
-    views: TemporalViews, node: Node, weights: Any, incoming: Range, bias: Any, limit: int | None
-) -> Range:
+def _distinct(views: TemporalViews, node: Node, weights: Any, incoming: Range, bias: Any, limit: int | None) -> Range:
     """Contract, segments in which the same is known only once."""
     shape = (len(views.clock.ends), weights.shape[1])
     low, high = np.broadcast_to(incoming.low, shape), np.broadcast_to(incoming.high, shape)
@@ -233,7 +232,9 @@ def _convolution(views: TemporalViews, node: Node, rank: int) -> Range | None:
         low, high = np.minimum(low, 0), np.maximum(high, 0)
     channels, kernel = weights.shape[1], int(np.prod(weights.shape[2:]))
     shape = (len(views.clock.ends), channels)
-    incoming = Range.of(*(np.repeat(np.broadcast_to(a.reshape(a.shape[:2]), shape), kernel, axis=1) for a in (low, high)))
+    incoming = Range.of(
+        *(np.repeat(np.broadcast_to(a.reshape(a.shape[:2]), shape), kernel, axis=1) for a in (low, high))
+    )
     found = _distinct(views, node, weights.reshape(len(weights), -1), incoming, bias, None)
     return found.apply(lambda a: a.reshape(*a.shape, *(1,) * (rank - 1)))
 
@@ -276,7 +277,7 @@ def _largest(views: TemporalViews, node: Node, rank: int) -> Range | None:
 
 
 def _follows(views: TemporalViews, node: Node, value: Value, rank: int) -> Range:
-    """Return the view of an operand; the safe one where it is repeated along an axis and has other rows than the result."""
+    """Return the view of an operand; where it is repeated along an axis, and has other rows, the safe one."""
     dims = views.p.shapes.shape(node.outputs[0])
     other = next((v for v in node.inputs if v is not value), value)
     array = array_of(other) if is_constant(other) else None
@@ -324,7 +325,9 @@ def _batch_norm(views: TemporalViews, node: Node, rank: int) -> Range | None:
     whole = views.always(node.inputs[0], rank)
     with np.errstate(all="ignore"):
         ends = [source.low * factor, source.high * factor]
-        size = (np.maximum(np.abs(whole.low), np.abs(whole.high)) + np.abs(mean) * _column(views, rank)) * np.abs(factor)
+        size = (np.maximum(np.abs(whole.low), np.abs(whole.high)) + np.abs(mean) * _column(views, rank)) * np.abs(
+            factor
+        )
         margin = 16 * (size + np.abs(shift) * _column(views, rank)) * views.p.roundoff(node)
         low, high = np.minimum(*ends) + offset.low, np.maximum(*ends) + offset.high
     return Range.of(low - margin, high + margin)

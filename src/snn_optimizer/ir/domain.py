@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -65,6 +65,22 @@ class InputDomain:
     def most_active(self, name: str) -> int | None:
         """Return how many entries of an input are non-zero at one step of one sample, None without a limit."""
         return self.named_active.get(name, self.max_active)
+
+    def active_limits(self, names: Iterable[str]) -> dict[str, int]:
+        """Return the limits of those of the inputs that have one."""
+        limits = {name: self.most_active(name) for name in names}
+        return {name: limit for name, limit in limits.items() if limit is not None}
+
+    def premises(self) -> list[str]:
+        """Return what is assumed of the inputs, in sentences."""
+        found = [f"inputs lie in {self.default[0]:g}..{self.default[1]:g}"]
+        for name, (low, high) in self.named.items():
+            found.append(f"input '{name}' lies in {float(np.min(low)):g}..{float(np.max(high)):g}")
+        if self.max_active is not None:
+            found.append(f"at most {self.max_active} entries of an input are non-zero at one step of one sample")
+        for name, limit in self.named_active.items():
+            found.append(f"at most {limit} entries of input '{name}' are non-zero at one step of one sample")
+        return found
 
     def scalar(self, name: str) -> tuple[float, float]:
         """Return the hull of an input's interval, for generators of test data."""

@@ -111,7 +111,8 @@ class Guard:
         try:
             if not self._scores:
                 original = Session(self.original)
-                data = (measured, *(mixed(measured, seed=self.seed + i) for i in range(mixtures)))
+                limits = self.domain.active_limits(measured.feeds)
+                data = (measured, *(mixed(measured, seed=self.seed + i, limits=limits) for i in range(mixtures)))
                 self._scores = [(each, score(original, each)) for each in data]
             session = Session(candidate)
             spent = [self._spent(before, score(session, data)) for data, before in self._scores]
