@@ -120,7 +120,7 @@ def random_layers(generator: np.random.Generator, inputs: int, *, depth: int, re
     layers = []
     grid = str(generator.choice(GRIDS))
     for _ in range(depth):
-        units = int(generator.integers(1, 6))
+        units = int(generator.choice([1, 2, 3, 4, 5, 12]))
         operator = str(generator.choice(["LIF", "LIF", "LIF", "IF", "CubaLIF"]))
         variant = NeuronVariant(
             operator,
@@ -227,6 +227,8 @@ class Claims:
                 return "cap"
             if train.limit is not None and (active.sum(axis=-1) > train.limit).any():
                 return "limit"
+            if train.totals is not None and (total.sum(axis=-1) > train.totals[segment]).any():
+                return "total"
         return None
 
 

@@ -19,7 +19,7 @@ from snn_optimizer.ir.activity_limit import frame_axes
 if TYPE_CHECKING:
     from snn_optimizer.analyses.bounds import RangePropagation
 
-__all__ = ["LinearMap", "largest_total", "limit_of", "linear_map_of"]
+__all__ = ["LinearMap", "largest_total", "limit_of", "linear_map_of", "spikes_behind"]
 
 LONGEST_WALK = 64  # nodes between a linear map and what limits it
 IN_ORDER = frozenset({"Identity", "Dropout", "Reshape", "Flatten", "Squeeze", "Unsqueeze"})  # elements keep their order
@@ -45,6 +45,15 @@ def limit_of(p: RangePropagation, value: Value, block: int) -> int | None:
         else:
             return None
     return None
+
+
+def spikes_behind(p: RangePropagation, value: Value) -> Value:
+    """Follow a value back through whatever keeps its elements in order."""
+    for _ in range(LONGEST_WALK):
+        if id(value) in p.trains or not value.inputs or value.inputs[0].domain or value.inputs[0].op not in IN_ORDER:
+            break
+        value = value.inputs[0].inputs[0]
+    return value
 
 
 def _frame(p: RangePropagation, value: Value) -> int | None:

@@ -98,6 +98,7 @@ def contract(
     bias: npt.NDArray[Any] | Range | None,
     roundoff: float,
     limit: int | None = None,
+    totals: Array | None = None,
 ) -> Range:
     """Bound ``weights @ x + bias`` row by row.
 
@@ -110,6 +111,8 @@ def contract(
     roundoff : float
     limit : int, optional
         How many entries of ``x`` are non-zero at most.
+    totals : array, shape (views,), optional
+        What the entries of ``x``, none of them negative, add up to at most.
 
     Returns
     -------
@@ -125,6 +128,9 @@ def contract(
 
     With a limit all but ``limit`` terms are exact zeros, so the result is at most the sum over
     as many largest non-negative upper ends.
+
+    With a total ``t`` and any ``l >= 0`` the positive terms are at most ``l t + sum of max(w - l, 0) x``, by duality
+    of linear programs. With the ``l`` chosen this is the optimum where the upper ends of ``x`` are equal.
     """
     rows, columns = weights.shape
     lead = np.broadcast_shapes(incoming.low.shape[:-1], () if not isinstance(bias, Range) else bias.low.shape[:-1])
@@ -162,10 +168,23 @@ def contract(
                 largest = _largest_sums(block, low.min(axis=0), high.max(axis=0), limit) * (1 + gamma)
                 above = np.minimum(above, largest[0] + gamma * size)
                 below = np.maximum(below, -largest[1] - gamma * size)
+            if totals is not None:
+                above = np.minimum(above, _shared(block, np.asarray(high), totals) * (1 + gamma) + gamma * size)
             upper[:, part] = np.where(unknown, np.inf, above + offset_high[:, part])
             lower[:, part] = np.where(unknown, -np.inf, below + offset_low[:, part])
             steady[:, part] = (sums[4] - others[4] == 0) & (offset_low[:, part] == offset_high[:, part])
         return Range.of(*(a.reshape(*lead, rows) for a in (lower, upper, steady)))
+
+
+def _shared(block: Array, high: Array, totals: Array) -> Array:
+    """Bound positive terms by what all entries add up to; (views, rows)."""
+    largest, total = float(high.max(initial=0)), float(totals[-1])
+    columns = block.shape[1]
+    if largest <= 0 or not total < largest * (columns - 1):
+        return np.full((len(totals), len(block)), np.inf)
+    place = columns - 1 - int(total / largest)
+    price = np.maximum(np.partition(block, place, axis=1)[:, place], 0)
+    return price * totals[:, np.newaxis] + high @ np.maximum(block - price[:, np.newaxis], 0).T
 
 
 def _terms(kinds: list[npt.NDArray[Any]]) -> Array:

@@ -98,6 +98,8 @@ class Train:
         Upper bounds of ``D_T = sum over spikes at k <= T of decay^(T - k)``, which never fall.
     limit : int, optional
         Neurons of one sample that can spike in one step at most.
+    totals : array, optional
+        Upper bounds of the sum of ``D_T`` over all neurons, of every segment, which never fall.
     """
 
     clock: Clock
@@ -109,13 +111,14 @@ class Train:
     decay: Array
     caps: Array
     limit: int | None = None
+    totals: Array | None = None
 
     @property
     def informative(self) -> bool:
         """Whether it says more than that there may be a spike at every step."""
         free = _over_segments(self.clock.ends, self.decay.ndim)
         rarer = self.caps < discounted_sum(self.decay[np.newaxis], free) * (1 - 1e-9)
-        return bool((self.first > 1).any() or (self.interval > 1).any() or rarer.any())
+        return bool(self.totals is not None or (self.first > 1).any() or (self.interval > 1).any() or rarer.any())
 
     def silenced(self, never: npt.NDArray[np.bool_]) -> Train:
         """Return the facts with the given neurons silent."""
@@ -142,12 +145,16 @@ class Train:
             interval=np.minimum(self.interval, other.interval),
             caps=np.maximum(self.caps, other.caps),
             limit=max(self.limit or 0, other.limit or 0) if limited else None,
+            totals=None if self.totals is None or other.totals is None else np.maximum(self.totals, other.totals),
         )
 
     def equals(self, other: Train) -> bool:
         """Tell whether two claim the same."""
         pairs = ((self.first, other.first), (self.interval, other.interval), (self.caps, other.caps))
-        return self.limit == other.limit and all(np.array_equal(a, b) for a, b in pairs)
+        if (self.totals is None) != (other.totals is None) or self.limit != other.limit:
+            return False
+        same_totals = self.totals is None or np.array_equal(self.totals, np.asarray(other.totals))
+        return same_totals and all(np.array_equal(a, b) for a, b in pairs)
 
     def at_each_segment(self, bound: Range) -> Range:
         """Return the range of the spikes in every segment, from their range over all time."""
@@ -166,13 +173,25 @@ class Train:
             room = np.where(np.isinf(self.first[np.newaxis]), -1.0, ends - self.first[np.newaxis])
             number = np.where(room < 0, 0.0, np.floor(room / self.interval) + 1)
             spaced = discounted_sum(np.power(most, self.interval), number)
-            slower = most - self.decay
-            factor = 1 + np.where(slower > 0, slower * discounted_sum(most, ends - 1), 0.0)
-            high = np.minimum(spaced, self.caps * factor) * (1 + CARE)
+            high = np.minimum(spaced, self.caps * _slower(self.decay, most, ends)) * (1 + CARE)
             high = np.where(number == 0, 0.0, high) * np.where(bound.high > 0, bound.high, 0.0)
         starts, _ = self.clock.sums(least, most)
         low = np.where(bound.low > 0, bound.low * _over_segments(starts, bound.rank), 0.0)
         return Range.of(np.minimum(low, high), np.where(np.isnan(high), np.inf, high))
+
+    def discounted_total(self, most: float) -> Array | None:
+        """Return the bounds of the sum over all neurons of the discounted sums, for decays up to ``most``."""
+        if self.totals is None:
+            return None
+        with np.errstate(all="ignore"):
+            total = self.totals * _slower(self.decay.min(), most, self.clock.ends) * (1 + CARE)
+        return np.where(np.isnan(total), np.inf, total)
+
+
+def _slower(decay: Array, most: float, ends: Array) -> Array:
+    """Return by how much a discounted sum grows where what is summed decays more slowly."""
+    slower = most - decay
+    return np.asarray(1 + np.where(slower > 0, slower * discounted_sum(most, ends - 1), 0.0))
 
 
 def spikes_of(trains: Mapping[int, Train], value: Value) -> Train | None:

@@ -16,7 +16,8 @@ right after the last one at ``k`` at least ``r`` is left, so ``m D_k <= U_k - r`
 the decay instead of before, and ``D_k <= decay U_k / theta + 1 - decay``.
 
 *Limit.* A neuron that spikes has passed its threshold, so the number that spike in one step is at most the sum of
-all positive membranes in units of the thresholds. Few active inputs limit that sum.
+all positive membranes in units of the thresholds. Few active inputs limit that sum. They limit the discounted
+spikes of all neurons together in the same way: each of them takes its share off what came in.
 
 None of this looks ahead: a claim about a step follows from claims about currents up to that step, hence from
 claims about spikes of the same step earlier in the graph or of earlier steps. Claims that imply themselves in a
@@ -161,6 +162,7 @@ class _Spikes:
         valid = self._valid()
         clock = self.incoming.clock
         caps = np.where(valid, self._caps(), np.inf)
+        limit, totals = self._limits(valid)
         return Train(
             clock=clock,
             steps=self.incoming.steps,
@@ -170,7 +172,8 @@ class _Spikes:
             interval=np.where(valid, self._interval(), 1.0),
             decay=np.broadcast_to(self.run.beta.high, self.shape),
             caps=np.broadcast_to(np.where(np.isnan(caps), np.inf, caps), (len(clock.ends), *self.shape)),
-            limit=self._limit(valid),
+            limit=limit,
+            totals=totals,
         )
 
     def _valid(self) -> Mask:
@@ -196,13 +199,12 @@ class _Spikes:
 
     def _caps(self) -> Array:
         run = self.run
-        ends = self.incoming.clock.ends.reshape(-1, *(1,) * len(self.shape))
+        ends: Array = self.incoming.clock.ends.reshape(-1, *(1,) * len(self.shape))
         counts = discounted_sum(np.broadcast_to(run.beta.high, self.shape)[np.newaxis], ends)
         reached = np.maximum.accumulate(np.maximum(self.highs, 0), axis=0) + self.error * (counts + 1)
         if self.delayed:
             return np.asarray(run.beta.high * reached / self.threshold.low + 1 - run.beta.high)
-        left = np.maximum(reached - self.rest.low, 0)
-        return np.asarray(left / (self.threshold.low - self.rest.high))
+        return np.asarray(np.maximum(reached - self.rest.low, 0) / (self.threshold.low - self.rest.high))
 
     def _interval(self) -> Array:
         """Return the least number of steps from a spike to the next one."""
@@ -214,11 +216,11 @@ class _Spikes:
             interval = np.where(np.isinf(interval) & _may_fire(self.run, potential), step, interval)
             if not np.isinf(interval).any():
                 break
-        return np.minimum(interval, LONGEST_INTERVAL)
+        return np.asarray(np.minimum(interval, LONGEST_INTERVAL))
 
     def _charged(self, potential: Array) -> Array:
         beta = self.run.beta
-        return np.maximum(beta.low * potential, beta.high * potential) + self.run.drive.high + self.error
+        return np.asarray(np.maximum(beta.low * potential, beta.high * potential) + self.run.drive.high + self.error)
 
     def _after_spike(self) -> Array:
         """Bound the potential right after a spike; of a delayed ``subtract`` that of the step after it.
@@ -237,18 +239,25 @@ class _Spikes:
         returns = above - threshold.low + self.error <= threshold.high
         return np.where(returns, np.minimum(above, self.peak), self.peak) - threshold.low + self.error
 
-    def _limit(self, valid: Mask) -> int | None:
-        """Return how many neurons can spike in one step, where that is fewer than all that are not silent."""
+    def _limits(self, valid: Mask) -> tuple[int | None, Array | None]:
+        """Return how many neurons can spike in one step, and bounds of their discounted sums together."""
         run = self.run
         alive = np.broadcast_to(np.isfinite(self.first), (self.incoming.size,)) if len(self.shape) == 1 else None
         if alive is None or run.variant.operator == "CubaLIF" or not alive.any() or (alive & ~valid).any():
-            return None
+            return None, None
         if (run.start.high > 0).any() or (self.rest.high > 0).any() or (run.gain.low < 0).any():
-            return None
+            return None, None
         share = np.where(alive, 1 / self.threshold.low, 0.0)
         total = self.incoming.total(share * np.broadcast_to(run.gain.high, share.shape))
         if total is None:
-            return None
-        counts = discounted_sum(float(run.beta.high.max()), float(self.incoming.clock.ends[-1]))
-        most = float(counts) * (total + float(np.sum(share * self.error))) * (1 + 1e-9)
-        return max(1, int(most)) if np.isfinite(most) and most < int(alive.sum()) else None
+            return None, None
+        rounded = float(np.sum(share * self.error))
+        counts = discounted_sum(float(run.beta.high.max()), self.incoming.clock.ends)
+        most = float(counts[-1]) * (total + rounded) * (1 + 1e-9)
+        limit = max(1, int(most)) if np.isfinite(most) and most < int(alive.sum()) else None
+        # a reset takes theta - v_reset >= theta off, and leaves v_reset <= 0
+        left = float(np.sum(np.where(alive, -np.broadcast_to(self.rest.low, share.shape) * share, 0.0)))
+        totals = counts * (total + rounded) + rounded + left
+        if self.delayed:
+            totals = totals + float(np.sum(alive * (1 - np.broadcast_to(run.beta.low, share.shape))))
+        return limit, np.where(np.isnan(totals), np.inf, totals * (1 + 1e-9))

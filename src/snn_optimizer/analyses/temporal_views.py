@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snn_optimizer.analyses.activity_limits import IN_ORDER, limit_of
+from snn_optimizer.analyses.activity_limits import IN_ORDER, limit_of, spikes_behind
 from snn_optimizer.analyses.intervals import Array, Range, contract
 from snn_optimizer.analyses.range_axes import trailing
 from snn_optimizer.analyses.spike_trains import Clock, Train
@@ -88,7 +88,7 @@ class TemporalViews:
 
     def speaks(self, value: Value, depth: int = FOLLOWED) -> bool:
         """Tell whether anything is known about the spikes behind a value that its range does not say."""
-        train = self._train(value)
+        train = self.train(value)
         if train is not None:
             return train.informative
         if depth == 0 or is_constant(value):
@@ -100,7 +100,7 @@ class TemporalViews:
             return False
         return any(self.speaks(v, depth - 1) for v in node.inputs if v.name)
 
-    def _train(self, value: Value) -> Train | None:
+    def train(self, value: Value) -> Train | None:
         """Return the train that a value is, if its steps are those of this view."""
         train = self.p.trains.get(id(value))
         if train is None or train.clock is not self.clock or train.inside != self.inside:
@@ -108,7 +108,7 @@ class TemporalViews:
         return train if self.inside or (train.steps is not None and train.steps == self.steps) else None
 
     def _followed(self, value: Value, rank: int, depth: int) -> Range | None:
-        train = self._train(value)
+        train = self.train(value)
         bound = self.p.range_of(value)
         if train is not None and bound is not None:
             if train.first.ndim != rank:
@@ -199,23 +199,39 @@ def _contracted(views: TemporalViews, node: Node, weights: Any, bias: Any) -> Ra
     dims = views.p.shapes.shape(node.inputs[0])
     if dims is None or dims[-1] != weights.shape[1]:
         return None
-    incoming, limit = _nonnegative(views, node.inputs[0], 1), limit_of(views.p, node.inputs[0], weights.shape[1])
-    return _distinct(views, node, weights, incoming, bias, limit)
+    incoming = _nonnegative(views, node.inputs[0], 1)
+    if views.decays is None:
+        return _distinct(
+            views, node, weights, incoming, bias, limit=limit_of(views.p, node.inputs[0], weights.shape[1])
+        )
+    train = views.train(spikes_behind(views.p, node.inputs[0]))
+    whole = train is not None and train.size == weights.shape[1]
+    totals = train.discounted_total(views.decays[1]) if train is not None and whole else None
+    return _distinct(views, node, weights, incoming, bias, totals=totals)
 
 
-def _distinct(views: TemporalViews, node: Node, weights: Any, incoming: Range, bias: Any, limit: int | None) -> Range:
+def _distinct(
+    views: TemporalViews,
+    node: Node,
+    weights: Any,
+    incoming: Range,
+    bias: Any,
+    *,
+    limit: int | None = None,
+    totals: Array | None = None,
+) -> Range:
     """Contract, segments in which the same is known only once."""
     shape = (len(views.clock.ends), weights.shape[1])
     low, high = np.broadcast_to(incoming.low, shape), np.broadcast_to(incoming.high, shape)
     offset = None if bias is None else views.scaled(Range.constant(np.asarray(bias)))
     parts = [low, high] if offset is None else [low, high, offset.low, offset.high]
+    parts += [] if totals is None else [totals[:, np.newaxis]]
     fresh = np.ones(shape[0], np.bool_)
     fresh[1:] = np.any([(part[1:] != part[:-1]).any(axis=1) for part in parts], axis=0)
     bias = None if offset is None else offset.apply(lambda a: a[fresh])
-    found = contract(
-        weights, Range.of(low[fresh], high[fresh]), bias, views.p.roundoff(node),
-        limit if views.decays is None else None,
-    )  # fmt: skip
+    varied = Range.of(low[fresh], high[fresh])
+    total = None if totals is None else totals[fresh]
+    found = contract(weights, varied, bias, views.p.roundoff(node), limit, total)
     return found.apply(lambda a: a[np.cumsum(fresh) - 1])
 
 
@@ -235,7 +251,7 @@ def _convolution(views: TemporalViews, node: Node, rank: int) -> Range | None:
     incoming = Range.of(
         *(np.repeat(np.broadcast_to(a.reshape(a.shape[:2]), shape), kernel, axis=1) for a in (low, high))
     )
-    found = _distinct(views, node, weights.reshape(len(weights), -1), incoming, bias, None)
+    found = _distinct(views, node, weights.reshape(len(weights), -1), incoming, bias)
     return found.apply(lambda a: a.reshape(*a.shape, *(1,) * (rank - 1)))
 
 
