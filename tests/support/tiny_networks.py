@@ -20,7 +20,7 @@ from snn_optimizer.ir import InputDomain, Module
 from snn_optimizer.ops import NeuronVariant
 from tests.support.models import ModelBuilder
 
-ALL_INPUTS = 12  # bits up to which every binary input is tried
+ALL_INPUTS = 16  # bits up to which every binary input is tried
 
 
 LIF = NeuronVariant("LIF")
@@ -143,6 +143,18 @@ def random_layers(generator: np.random.Generator, inputs: int, *, depth: int, re
             gain=float(generator.choice([1.0, 1.0, 0.5])),
             variant=variant,
         )
+        if not layers and generator.random() < 0.25:  # neurons of their own input each: few active inputs, few spikes
+            chosen = generator.integers(inputs, size=units)
+            layer = replace(
+                layer,
+                weights=np.eye(inputs, dtype=np.float32)[chosen] * np.float32(generator.choice([1.0, 1.25, 1.5, 0.8])),
+                bias=np.zeros(units, np.float32),
+                beta=np.float32(generator.choice([0.0, 0.25, 0.5])),
+                threshold=np.float32(1.0),
+                v0=0.0,
+                v_reset=float(generator.choice([0.0, -0.5])),
+                variant=replace(variant, operator="LIF", arithmetic="decay", max_spikes=1),
+            )
         if recurrent and generator.random() < 0.5:
             layer = replace(layer, lateral=numbers(generator, grid, units, units))
         layers.append(layer)

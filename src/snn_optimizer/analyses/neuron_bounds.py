@@ -99,11 +99,10 @@ def neuron_facts(
 
 def never_fires(run: MembraneRun, highest: Array) -> Mask:
     """Tell which neurons do not fire while their reset-free membrane stays at or below a bound."""
-    threshold, start = run.parameters["v_threshold"], run.start.high
-    if run.variant.fire == "gt":
-        never = (highest <= threshold.low) & (start <= threshold.low)
-    else:
-        never = (highest < threshold.low) & (start < threshold.low)
+    threshold = run.parameters["v_threshold"]
+    # a reset that acts one step later looks at the potential a run starts with, any other only at charged ones
+    reached = np.maximum(highest, run.start.high) if run.variant.reset_delay else highest
+    never = reached <= threshold.low if run.variant.fire == "gt" else reached < threshold.low
     if run.variant.max_spikes != 1:  # the count is a quotient, which is a threshold test only for positive thresholds
         never &= threshold.low > 0
     return np.asarray(never & np.isfinite(highest))
