@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from snn_optimizer.analyses.activity_limits import IN_ORDER, limit_of, spikes_behind
+from snn_optimizer.analyses.activity_limits import IN_ORDER, spikes_behind
 from snn_optimizer.analyses.intervals import Array, Range, contract
 from snn_optimizer.analyses.range_axes import trailing
 from snn_optimizer.analyses.spike_trains import Clock, Train
@@ -200,10 +200,8 @@ def _contracted(views: TemporalViews, node: Node, weights: Any, bias: Any) -> Ra
     if dims is None or dims[-1] != weights.shape[1]:
         return None
     incoming = _nonnegative(views, node.inputs[0], 1)
-    if views.decays is None:
-        return _distinct(
-            views, node, weights, incoming, bias, limit=limit_of(views.p, node.inputs[0], weights.shape[1])
-        )
+    if views.decays is None:  # what few active spikes can add up to is in the range over all time already
+        return _distinct(views, node, weights, incoming, bias)
     train = views.train(spikes_behind(views.p, node.inputs[0]))
     whole = train is not None and train.size == weights.shape[1]
     totals = train.discounted_total(views.decays[1]) if train is not None and whole else None
@@ -217,7 +215,6 @@ def _distinct(
     incoming: Range,
     bias: Any,
     *,
-    limit: int | None = None,
     totals: Array | None = None,
 ) -> Range:
     """Contract, segments in which the same is known only once."""
@@ -231,7 +228,7 @@ def _distinct(
     bias = None if offset is None else offset.apply(lambda a: a[fresh])
     varied = Range.of(low[fresh], high[fresh])
     total = None if totals is None else totals[fresh]
-    found = contract(weights, varied, bias, views.p.roundoff(node), limit, total)
+    found = contract(weights, varied, bias, views.p.roundoff(node), totals=total)
     return found.apply(lambda a: a[np.cumsum(fresh) - 1])
 
 

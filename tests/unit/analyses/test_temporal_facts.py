@@ -53,9 +53,9 @@ PROOFS: dict[str, tuple[list[Layer], int | str, int | None, dict[str, Callable[[
     # six spikes in ten steps
     "caps": ([one(0.6, beta=0.9), one(0.15, beta=0.9)], "T", None, {"caps": lambda t: np.full_like(t.caps, np.inf)}),
     # one spike in a step
-    "limit": ([own(1.5, beta=0.0), one(0.9, beta=0.0, inputs=6)], "T", 1, {"limit": lambda t: None}),
+    "limit": ([own(1.5, beta=0.0), one(0.9, beta=0.0, inputs=6)], "T", 1, {"limit": lambda _: None}),
     # a spike and a half in a step, whoever fires
-    "totals": ([own(1.5, beta=0.5), one(0.3, beta=0.5, inputs=6)], "T", 1, {"totals": lambda t: None}),
+    "totals": ([own(1.5, beta=0.5), one(0.3, beta=0.5, inputs=6)], "T", 1, {"totals": lambda _: None}),
 }  # fmt: skip
 
 
@@ -65,11 +65,12 @@ def test_each_fact_proves_a_neuron_that_nothing_else_proves(kind: str, monkeypat
     assert facts_of(layers, steps, limit)[1].never.all()
 
     derive = temporal_facts._Spikes.train
-    monkeypatch.setattr(
-        temporal_facts._Spikes,
-        "train",
-        lambda self: (lambda t: replace(t, **{name: blank(t) for name, blank in blanks.items()}))(derive(self)),
-    )
+
+    def without(spikes: Any) -> Train:
+        train = derive(spikes)
+        return replace(train, **{name: blank(train) for name, blank in blanks.items()})
+
+    monkeypatch.setattr(temporal_facts._Spikes, "train", without)
     assert not facts_of(layers, steps, limit)[1].never.any()
 
 
