@@ -63,6 +63,7 @@ class TemporalViews:
         ones = np.ones(len(clock.ends))
         self.scales = (ones, ones) if decays is None else clock.sums(*decays)
         self._known: dict[tuple[int, int], Range] = {}
+        self._speaking: dict[int, bool] = {}
 
     def of(self, value: Value, rank: int, depth: int = FOLLOWED) -> Range:
         """Return the ranges over the last ``rank`` axes, one more axis in front for the segments."""
@@ -88,13 +89,18 @@ class TemporalViews:
 
     def speaks(self, value: Value, depth: int = FOLLOWED) -> bool:
         """Tell whether anything is known about the spikes behind a value that its range does not say."""
+        if id(value) not in self._speaking:
+            self._speaking[id(value)] = self._speaks(value, depth)
+        return self._speaking[id(value)]
+
+    def _speaks(self, value: Value, depth: int) -> bool:
         train = self.train(value)
         if train is not None:
             return train.informative
         if depth == 0 or is_constant(value):
             return False
         if id(value) in self.p.scanned:
-            return self.speaks(self.p.scanned[id(value)][0], depth - 1)
+            return self._outside().speaks(self.p.scanned[id(value)][0], depth - 1)
         node = value.inputs[0] if value.inputs else None
         if node is None or node.domain or node.op not in VIEW_RULES:
             return False
@@ -106,6 +112,10 @@ class TemporalViews:
         if train is None or train.clock is not self.clock or train.inside != self.inside:
             return None
         return train if self.inside or (train.steps is not None and train.steps == self.steps) else None
+
+    def _outside(self) -> TemporalViews:
+        """Return the view of what a loop reads step by step."""
+        return TemporalViews(self.p, self.clock, self.steps, self.decays, inside=False)
 
     def _followed(self, value: Value, rank: int, depth: int) -> Range | None:
         train = self.train(value)
@@ -119,8 +129,7 @@ class TemporalViews:
             return None
         if id(value) in self.p.scanned:
             outer, axis = self.p.scanned[id(value)]
-            outside = TemporalViews(self.p, self.clock, self.steps, self.decays, inside=False)
-            return outside.of(outer, rank, depth - 1) if axis == 0 else None
+            return self._outside().of(outer, rank, depth - 1) if axis == 0 else None
         node = value.inputs[0] if value.inputs else None
         if node is None or node.domain or node.op not in VIEW_RULES or not self.speaks(value, depth):
             return None
