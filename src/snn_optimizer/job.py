@@ -17,6 +17,7 @@ from snn_optimizer.execution import Dataset, ModelSource, Profile, Session, load
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.evaluate import node_evaluator
 from snn_optimizer.ir import InputDomain, SNNGraph
+from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.lowering.emit import emit
 from snn_optimizer.lowering.time_axes import steps_of
 from snn_optimizer.passes import registry
@@ -101,7 +102,11 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     calibration = dataset_of(job.calibration, session, "calibration")
     test = dataset_of(job.test, session, "test")
     _require(weakest, job, calibration, graph)
+    _forbid_unknown_inputs(job.domain, graph)
+    for data, what in ((calibration, "calibration"), (test, "test")):
+        _forbid_more_active(job.domain, data, what)
     domain = _widened(job.domain, calibration, report)
+    report.assumptions = domain.premises()
     if weakest >= Exactness.PROFILED:
         _load_rates(graph, job, original, calibration)
     report.before = _size(graph, _file_bytes(model) or _stored_bytes(graph))
@@ -247,6 +252,28 @@ def _widened(domain: InputDomain, calibration: Dataset | None, report: Optimizat
                 f"{low:g}..{high:g} was widened to cover them"
             )
     return domain
+
+
+def _forbid_unknown_inputs(domain: InputDomain, graph: SNNGraph) -> None:
+    """Refuse a declaration of an input that the model has not: nothing would come of it."""
+    names = [value.name for value in graph.module.graph.inputs]
+    for name in (*domain.named, *domain.named_active):
+        if name not in names:
+            raise InputError(
+                f"the model has no input '{name}' to declare a range or activity of; it has {', '.join(names)}"
+            )
+
+
+def _forbid_more_active(domain: InputDomain, data: Dataset | None, what: str) -> None:
+    """Refuse data in which more entries are active than were declared: one of the two must be wrong."""
+    for name, limit in ({} if data is None else domain.active_limits(data.feeds)).items():
+        array = data.feeds[name]  # type: ignore[union-attr]  # no limits without data
+        found = largest_activity(array)
+        if found > limit:
+            raise DataError(
+                f"input-max-active: input '{name}' has {found} non-zero entries at one step of one sample of the "
+                f"{what} data, more than the {limit} declared; declare {name}={found} or leave --input-max-active out"
+            )
 
 
 def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Dataset | None) -> None:

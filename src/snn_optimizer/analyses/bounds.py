@@ -8,23 +8,28 @@ a cycle of neurons that could only start each other stays proved silent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from snn_optimizer import ops
+from snn_optimizer.analyses.incoming import Incoming
 from snn_optimizer.analyses.interval_rules import INTERVAL_RULES
 from snn_optimizer.analyses.intervals import Range, unit_roundoff
 from snn_optimizer.analyses.manager import AnalysisManager
 from snn_optimizer.analyses.neuron_bounds import Mask, NeuronFacts, neuron_facts
 from snn_optimizer.analyses.propagation import StaticShapes
+from snn_optimizer.analyses.range_axes import common_tail, drop_axis, insert_axis, trailing
+from snn_optimizer.analyses.spike_trains import Clock, Train, spikes_of
+from snn_optimizer.analyses.temporal_facts import temporal_facts
 from snn_optimizer.analyses.written_neurons import written_facts
 from snn_optimizer.ir import Array, Graph, InputDomain, Module, Node, Shapes, Value, array_of, is_constant
 
 __all__ = ["RangePropagation", "ValueRanges"]
 
 SYNAPSES = frozenset({"Gemm", "MatMul", "Conv", "Shape", "Size"})  # what lies behind them is a signal again
+TRAIN_ROUNDS = 24  # optimistic rounds before what is known about carried spikes is given up
 ROUNDS = 64  # optimistic rounds of a loop body before its carried values are given up
 
 
@@ -63,6 +68,11 @@ class RangePropagation:
     ranges: dict[int, Range] = field(default_factory=dict)
     facts: dict[int, NeuronFacts] = field(default_factory=dict)
     steps: int | None = None
+    trains: dict[int, Train] = field(default_factory=dict)
+    limited_inputs: dict[int, int] = field(default_factory=dict)
+    scanned: dict[int, tuple[Value, int]] = field(default_factory=dict)
+    loops: list[int | str | None] = field(default_factory=list)
+    joined: set[int] = field(default_factory=set)
 
     def run(self) -> None:
         """Bound the main graph."""
@@ -74,6 +84,9 @@ class RangePropagation:
                 continue
             if id(value) in bare and not self.domain.is_declared(value.name):
                 continue
+            limit = self.domain.most_active(value.name)
+            if limit is not None and (id(value) not in bare or value.name in self.domain.named_active):
+                self.limited_inputs[id(value)] = limit
             low, high = self.domain.interval(value.name)
             if low.ndim <= rank:
                 shape = [(1,) * (rank - a.ndim) + a.shape for a in (low, high)]
@@ -142,7 +155,7 @@ class RangePropagation:
             order = node.attrs.get("perm") or list(range(source.rank))[::-1]
             full = self.with_rank(source, len(dims_in))
             return full.apply(lambda a: np.transpose(a, order))
-        tail = _common_tail(dims_in, dims_out)
+        tail = common_tail(dims_in, dims_out)
         if tail is None or any(n != 1 for n in source.low.shape[: source.rank - tail[0]]):
             hull = Range.of(source.low.min(), source.high.max())
             return self.with_rank(hull, len(dims_out))
@@ -160,11 +173,12 @@ class RangePropagation:
 
     def _neuron(self, node: Node) -> None:
         variant = ops.NeuronVariant.parse(node.op, node.attrs)
+        self.trains.pop(id(node.outputs[0]), None)
         rank = self.shapes.rank(node.inputs[0])
         lead = variant.axes_before_units
         if rank is None or rank <= lead:
             return
-        trailing = rank - lead
+        trailing_axes = rank - lead
         current = self.range_of(node.inputs[0]) or Range.unknown(rank)
         states = {slot: node.outputs[out] for slot, out in variant.states}
         parameters: dict[str, Range] = {}
@@ -174,20 +188,42 @@ class RangePropagation:
                 continue
             bound = self._initial(node, slot) if slot in states else self.range_of(node.inputs[slot])
             key = {"v": "v0", "i": "i0"}.get(name, name)
-            bound = bound or Range.unknown(trailing)
-            parameters[key] = _trailing(bound, trailing)
+            bound = bound or Range.unknown(trailing_axes)
+            parameters[key] = trailing(bound, trailing_axes)
         steps = self.steps if variant.form == "cell" else self._steps(node, variant)
         roundoff = self.roundoff(node)
+        incoming = self._incoming(node, variant, trailing_axes, steps)
         if variant.written:
-            received = [_trailing(one, trailing) for one in currents]
-            facts = written_facts(variant, received, parameters, _constants_of(node, variant), steps, roundoff)
+            received = [trailing(one, trailing_axes) for one in currents]
+            constants = _constants_of(node, variant)
+            facts = written_facts(variant, received, parameters, constants, steps, roundoff, incoming)
         else:
-            facts = neuron_facts(variant, _trailing(current, trailing), parameters, steps, roundoff)
+            facts = neuron_facts(
+                variant, trailing(current, trailing_axes), parameters, steps, roundoff,
+                refine=None if incoming is None else lambda run, facts: temporal_facts(run, facts, incoming),
+            )  # fmt: skip
         facts = self._with_assumptions(node, facts)
         self.facts[id(node)] = facts
+        if facts.train is not None:
+            self.trains[id(node.outputs[0])] = facts.train.silenced(facts.never)
         self._put(node.outputs[0], self.with_rank(_emitted(variant, facts), rank))
         for out in states.values():
             self.ranges.pop(id(out), None)
+
+    def _incoming(self, node: Node, variant: ops.NeuronVariant, rank: int, steps: int | None) -> Incoming | None:
+        """Return the currents over time; None where a call is one step of nobody knows which run."""
+        inside = variant.form == "cell"
+        own = all(id(node.inputs[slot]) in self.starts for slot, _ in variant.states)
+        if (inside and (len(self.loops) != 1 or not own)) or (not inside and self.loops):
+            return None
+        dims = self.shapes.shape(node.outputs[0]) or self.shapes.shape(node.inputs[0])
+        sizes = () if dims is None else dims[len(dims) - rank :]
+        if dims is None or not all(isinstance(n, int) for n in sizes):
+            return None
+        declared = self.loops[0] if inside else steps if variant.form == "flat" else dims[0]
+        size = int(np.prod([int(n or 0) for n in sizes]))
+        currents = tuple(node.inputs[: variant.currents])
+        return Incoming(self, currents, rank, size, Clock.of(steps), declared, inside)
 
     def _steps(self, node: Node, variant: ops.NeuronVariant) -> int | None:
         if variant.form == "flat":
@@ -205,7 +241,7 @@ class RangePropagation:
         if mask is None:
             return facts
         never = facts.never | mask.reshape(mask.shape + (1,) * (facts.never.ndim - mask.ndim))
-        return NeuronFacts(never, facts.always & ~never, facts.highest, facts.lowest, facts.membrane)
+        return replace(facts, never=never, always=facts.always & ~never)
 
     starts: dict[int, Range] = field(default_factory=dict)
 
@@ -216,47 +252,80 @@ class RangePropagation:
         axes = [int(a) for a in node.attrs.get("scan_input_axes", [0] * scanned)]
         own = _own_states(body, carried)
         for position, slot in enumerate(range(carried, len(node.inputs))):
-            self._put(body.inputs[slot], _drop_axis(self.get(node, slot), axes[position]))
+            self._put(body.inputs[slot], drop_axis(self.get(node, slot), axes[position]))
+            self.scanned[id(body.inputs[slot])] = (node.inputs[slot], axes[position])
         for slot in range(carried):
             start = self.get(node, slot)
             self._put(body.inputs[slot], None if slot in own else start)
             if slot in own and start is not None:
                 self.starts[id(body.inputs[slot])] = start
-        outer, self.steps = self.steps, self._scan_length(node, carried, axes)
+        outer, length = self.steps, self._scan_length(node, carried, axes)
+        self.steps = length if isinstance(length, int) else None
+        self.loops.append(None if any(node.attrs.get("scan_input_directions", ())) else length)
         number = 0
         self.walk(body)
-        while self._grow(body, carried, own, give_up=number >= ROUNDS):
+        while self._grow(body, carried, own, number):
             self.walk(body)
             number += 1
+        self.loops.pop()
         self.steps = outer
         for slot in range(carried):
             self._put(node.outputs[slot], self.ranges.get(id(body.inputs[slot])))
         outs = [int(a) for a in node.attrs.get("scan_output_axes", [0] * (len(node.outputs) - carried))]
         for position, value in enumerate(node.outputs[carried:]):
             bound = self.range_of(body.outputs[carried + position])
-            self._put(value, None if bound is None else _insert_axis(bound, outs[position]))
+            self._put(value, None if bound is None else insert_axis(bound, outs[position]))
+            train = spikes_of(self.trains, body.outputs[carried + position])
+            forward = not any(node.attrs.get("scan_output_directions", ()))
+            if train is not None and train.inside and outs[position] == 0 and forward and not self.loops:
+                self.trains[id(value)] = replace(train, steps=length, inside=False)
 
-    def _scan_length(self, node: Node, carried: int, axes: list[int]) -> int | None:
+    def _scan_length(self, node: Node, carried: int, axes: list[int]) -> int | str | None:
+        """Return the number of steps, or its name."""
+        found: int | str | None = None
         for slot, axis in zip(range(carried, len(node.inputs)), axes, strict=True):
             dims = self.shapes.shape(node.inputs[slot])
-            if dims is not None and isinstance(size := dims[axis % len(dims)], int):
+            size = None if dims is None else dims[axis % len(dims)]
+            if isinstance(size, int):
                 return size
-        return None
+            found = found or size
+        return found
 
-    def _grow(self, body: Graph, carried: int, own: set[int], *, give_up: bool) -> bool:
+    def _grow(self, body: Graph, carried: int, own: set[int], number: int) -> bool:
         """Join what a step returns into what the next one starts with; tell whether anything grew."""
         grew = False
         for slot in range(carried):
             if slot in own:
                 continue
             before, after = self.ranges.get(id(body.inputs[slot])), self.range_of(body.outputs[slot])
+            grew |= self._grow_train(body.inputs[slot], body.outputs[slot], before, give_up=number >= TRAIN_ROUNDS)
             if before is None:
                 continue
-            joined = None if after is None or give_up else before.join(after)
+            joined = None if after is None or number >= ROUNDS else before.join(after)
             if joined is None or not joined.equals(before):
                 self._put(body.inputs[slot], joined)
                 grew = True
         return grew
+
+    def _grow_train(self, carried: Value, returned: Value, before: Range | None, *, give_up: bool) -> bool:
+        """Join the facts about spikes of one step into those of the last step's spikes; tell whether they changed.
+
+        Like the ranges they start with silence, so what is left at the end implies itself over a step.
+        """
+        known, train = self.trains.get(id(carried)), spikes_of(self.trains, returned)
+        started = id(carried) in self.joined
+        self.joined.add(id(carried))
+        silent = before is not None and not before.low.any() and not before.high.any()
+        if train is None or give_up or (known is None and (started or not silent)):
+            return self.trains.pop(id(carried), None) is not None
+        joined = train.delayed() if known is None else known.join(train.delayed())
+        if known is not None and joined is not None and joined.equals(known):
+            return False
+        if joined is None:
+            del self.trains[id(carried)]
+        else:
+            self.trains[id(carried)] = joined
+        return True
 
 
 def _own_states(body: Graph, carried: int) -> set[int]:
@@ -314,43 +383,3 @@ def _emitted(variant: ops.NeuronVariant, facts: NeuronFacts) -> Range:
     low = np.where(facts.always, 1.0, 0.0)
     high = np.where(facts.never, 0.0, most)
     return Range.of(low, high, facts.never | facts.always)
-
-
-def _trailing(bound: Range, rank: int) -> Range:
-    """Return the bound over the last ``rank`` axes; hull over the ones before."""
-    if bound.rank > rank:
-        axes = tuple(range(bound.rank - rank))
-        low, high = bound.low.min(axis=axes), bound.high.max(axis=axes)
-        return Range.of(low, high, bound.fixed.all(axis=axes) & (low == high))
-    lead = (1,) * (rank - bound.rank)
-    return bound.apply(lambda a: a.reshape(lead + a.shape))
-
-
-def _drop_axis(bound: Range | None, axis: int) -> Range | None:
-    if bound is None:
-        return None
-    axis %= bound.rank
-    return Range.of(bound.low.min(axis=axis), bound.high.max(axis=axis), bound.fixed.all(axis=axis))
-
-
-def _insert_axis(bound: Range, axis: int) -> Range:
-    axis %= bound.rank + 1
-    return bound.apply(lambda a: np.expand_dims(a, axis))
-
-
-def _common_tail(first: tuple[Any, ...], second: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Return the longest trailing runs of integers with equal products."""
-    best: tuple[int, int] | None = (0, 0)
-    sizes = []
-    for dims in (first, second):
-        products, total = [1], 1
-        for n in reversed(dims):
-            if not isinstance(n, int):
-                break
-            total *= n
-            products.append(total)
-        sizes.append(products)
-    for i, total in enumerate(sizes[0]):
-        if total in sizes[1]:
-            best = (i, len(sizes[1]) - 1 - sizes[1][::-1].index(total))
-    return best

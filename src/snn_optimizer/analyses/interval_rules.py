@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from snn_optimizer.analyses.activity_limits import limit_of
 from snn_optimizer.analyses.intervals import Array, Range, contract, widen
 from snn_optimizer.ir import Node, array_of, is_constant
 
@@ -144,7 +145,7 @@ def gemm(p: RangePropagation, node: Node) -> Range | None:
         return None
     row = Range(source.low[0], source.high[0], source.fixed[0])
     offset = None if bias is None else np.broadcast_to(bias.reshape(-1) * beta, weights.shape[:1])
-    bound = contract(weights, row, offset, p.roundoff(node))
+    bound = contract(weights, row, offset, p.roundoff(node), limit_of(p, node.inputs[0], weights.shape[1]))
     return Range(bound.low[None], bound.high[None], bound.fixed[None])
 
 
@@ -156,7 +157,7 @@ def matmul(p: RangePropagation, node: Node) -> Range | None:
     if weights is None or weights.ndim != 2 or source is None or any(n != 1 for n in source.low.shape[:-1]):
         return None
     row = source.apply(lambda a: a.reshape(-1))
-    bound = contract(weights.T, row, None, p.roundoff(node))
+    bound = contract(weights.T, row, None, p.roundoff(node), limit_of(p, node.inputs[0], len(weights)))
     shape = (1,) * (source.rank - 1) + (-1,)
     return Range(bound.low.reshape(shape), bound.high.reshape(shape), bound.fixed.reshape(shape))
 
@@ -184,18 +185,28 @@ def convolution(p: RangePropagation, node: Node) -> Range | None:
     kernel = int(np.prod(weights.shape[2:]))
     flat = weights.reshape(weights.shape[0], -1)
     rows = weights.shape[0] // groups
+    limit = _active_in_a_window(p, node, channels)
     parts = []
     for g in range(groups):
         span = slice(g * weights.shape[1], (g + 1) * weights.shape[1])
         columns = Range(np.repeat(low[span], kernel), np.repeat(high[span], kernel), np.repeat(fixed[span], kernel))
         part = slice(g * rows, (g + 1) * rows)
-        parts.append(contract(flat[part], columns, None if bias is None else bias[part], p.roundoff(node)))
+        offset = None if bias is None else bias[part]
+        parts.append(contract(flat[part], columns, offset, p.roundoff(node), limit))
     shape = (1, -1) + (1,) * (source.rank - 2)
     return Range(
         np.concatenate([b.low for b in parts]).reshape(shape),
         np.concatenate([b.high for b in parts]).reshape(shape),
         np.concatenate([b.fixed for b in parts]).reshape(shape),
     )
+
+
+def _active_in_a_window(p: RangePropagation, node: Node, channels: int) -> int | None:
+    """Return how many inputs of one image can be active, hence of one window of a convolution."""
+    dims = p.shapes.shape(node.inputs[0])
+    if dims is None or dims[1] != channels or not all(isinstance(n, int) for n in dims[1:]):
+        return None
+    return limit_of(p, node.inputs[0], int(np.prod([int(n or 0) for n in dims[1:]])))
 
 
 @rule("BatchNormalization")

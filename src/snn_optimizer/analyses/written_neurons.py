@@ -10,8 +10,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from snn_optimizer.analyses.incoming import Incoming
 from snn_optimizer.analyses.intervals import Array, Range
 from snn_optimizer.analyses.neuron_bounds import OPERATIONS, NeuronFacts, neuron_facts
+from snn_optimizer.analyses.temporal_facts import temporal_facts
 from snn_optimizer.ops import Expression, Meaning, NeuronVariant, NotUnderstood, meaning
 
 __all__ = ["written_facts"]
@@ -26,6 +28,7 @@ def written_facts(
     constants: Mapping[str, Array] | None,
     steps: int | None,
     roundoff: float,
+    incoming: Incoming | None = None,
 ) -> NeuronFacts:
     """Bound a population; without constants for all parameters nothing is claimed.
 
@@ -41,6 +44,8 @@ def written_facts(
     steps : int or None
     roundoff : float
         Of one operation, relative.
+    incoming : Incoming, optional
+        What is known of the currents over time.
     """
     shape = np.broadcast_shapes(*(one.low.shape for one in currents), *(s.low.shape for s in states.values()))
     nothing = np.zeros(shape, np.bool_)
@@ -57,7 +62,8 @@ def written_facts(
         sense.operator if sense.operator in ("LIF", "CubaLIF") else _plain_operator(sense),
         reset=sense.reset, reset_delay=sense.reset_delay, fire=sense.fire, max_spikes=sense.max_spikes,
     ) if sense.v_threshold is not None else NeuronVariant("LI")  # fmt: skip
-    current = _drive(sense, variant, currents)
+    scale = roundoff * _amplification(variant, constants) * max(1.0, variant.program.count() / OPERATIONS)
+    current = _drive(sense, variant, currents, OPERATIONS * scale)
     parameters = {
         "v0": states.get("v0", Range.constant(np.zeros((1,) * len(shape)))),
         "beta": _range(sense.beta, len(shape)),
@@ -70,8 +76,12 @@ def written_facts(
         parameters["v_threshold"] = _range(sense.v_threshold, len(shape))
     if sense.v_reset is not None:
         parameters["v_reset"] = _range(sense.v_reset, len(shape))
-    scale = roundoff * _amplification(variant, constants) * max(1.0, variant.program.count() / OPERATIONS)
-    return neuron_facts(plain, current, parameters, steps, scale, ordered=False)
+    refine = None
+    if incoming is not None:
+        gains = [_factor(sense, name) for name in variant.program.currents]
+        combined = incoming.combined(gains, _factor(sense, "1"), OPERATIONS * scale)
+        refine = lambda run, facts: temporal_facts(run, facts, combined)  # noqa: E731 - a sentence, not a subject
+    return neuron_facts(plain, current, parameters, steps, scale, ordered=False, refine=refine)
 
 
 def _plain_operator(sense: Meaning) -> str:
@@ -83,21 +93,32 @@ def _range(values: Array, rank: int) -> Range:
     return Range.constant(array.reshape((1,) * (rank - array.ndim) + array.shape))
 
 
-def _drive(sense: Meaning, variant: NeuronVariant, currents: Sequence[Range]) -> Range:
-    """Return the range of all that a step adds to the decayed potential."""
+def _factor(sense: Meaning, name: str) -> Array:
+    return np.asarray(sense.charge.get(name, np.zeros(())), np.float64)
+
+
+def _drive(sense: Meaning, variant: NeuronVariant, currents: Sequence[Range], unit: float) -> Range:
+    """Return the range of all that a step adds to the decayed potential.
+
+    Terms that cancel round by their own size, not by that of their sum.
+    """
     rank = currents[0].low.ndim
-    constant = np.asarray(sense.charge.get("1", np.zeros(())), np.float64)
+    constant = _factor(sense, "1")
     low = high = constant.reshape((1,) * (rank - constant.ndim) + constant.shape)
+    size = np.abs(low)
     with np.errstate(invalid="ignore"):
         for name, current in zip(variant.program.currents, currents, strict=True):
-            gain = np.asarray(sense.charge.get(name, np.zeros(())), np.float64)
+            gain = _factor(sense, name)
             gain = gain.reshape((1,) * (rank - gain.ndim) + gain.shape)
             ends = (
                 np.nan_to_num(gain * current.low, nan=0.0, posinf=np.inf, neginf=-np.inf),
                 np.nan_to_num(gain * current.high, nan=0.0, posinf=np.inf, neginf=-np.inf),
             )
             low, high = low + np.minimum(*ends), high + np.maximum(*ends)
-    return Range.of(low, high)
+            size = size + np.maximum(np.abs(ends[0]), np.abs(ends[1]))
+        # of one term the rounding of the step is counted already
+        margin = unit * size if len(currents) > 1 or constant.any() else np.zeros(())
+        return Range.of(low - margin, high + margin)
 
 
 def _filters(sense: Meaning, states: Mapping[str, Range]) -> bool:

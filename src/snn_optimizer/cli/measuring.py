@@ -11,6 +11,7 @@ import numpy as np
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.options import (
     domain_of,
+    input_max_active_option,
     input_range_option,
     json_option,
     model_argument,
@@ -37,6 +38,7 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
 )
 @click.option("--counterexample", type=click.Path(path_type=Path), help="Write a differing input here (.npz).")
 @input_range_option
+@input_max_active_option
 @seed_option
 @json_option
 @quiet_option
@@ -48,6 +50,7 @@ def verify(
     steps: int,
     counterexample: Path | None,
     input_ranges: tuple[str, ...],
+    input_max_active: tuple[str, ...],
     seed: int,
     *,
     as_json: bool,
@@ -59,7 +62,7 @@ def verify(
 
     session = Session(before)
     dataset = None if data is None else load_dataset(data, session.inputs)
-    domain = domain_of(input_ranges)
+    domain = domain_of(input_ranges, input_max_active)
     found = verify_models(before, after, exactness=exactness, dataset=dataset, seed=seed, steps=steps, ranges=domain)
     if counterexample is not None and str(found.verdict) == "DIFFERENT" and found.counterexample is not None:
         found.save_counterexample(counterexample)

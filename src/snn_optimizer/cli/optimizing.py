@@ -13,6 +13,7 @@ from snn_optimizer.cli.console import bytes_text, print_json, print_table, progr
 from snn_optimizer.cli.options import (
     domain_of,
     frontend_of,
+    input_max_active_option,
     input_range_option,
     json_option,
     model_argument,
@@ -56,6 +57,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--max-decision-change", type=float, help="Budget: this fraction of samples may be decided otherwise.")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
 @input_range_option
+@input_max_active_option
 @click.option(
     "--emit", type=click.Choice(["sequence", "step", "scan"]), help="Form of the result.  [default: as it came]"
 )
@@ -104,7 +106,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             profile=options["profile_path"],
             test=options["test"],
             budget=budget,
-            domain=domain_of(options["input_ranges"]),
+            domain=domain_of(options["input_ranges"], options["input_max_active"]),
             verify=options["verify"],
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
@@ -234,6 +236,8 @@ def _print_verdict(report: OptimizationReport, output: Path | None, options: dic
     click.echo(f"verdict  {verdict}")
     if report.split:
         click.echo(f"samples  {report.split}")
+    if options["input_max_active"]:
+        click.echo(f"premise  {'; '.join(report.assumptions)}")
     if report.form:
         click.echo(f"form     {report.form}")
     if output is not None and not options["dry_run"]:

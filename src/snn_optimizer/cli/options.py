@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from snn_optimizer.ir import InputDomain
     from snn_optimizer.passes.base import Frontend
 
-__all__ = ["domain_of", "input_range_option", "json_option", "model_argument", "quiet_option", "seed_option"]
+__all__ = [
+    "domain_of",
+    "input_max_active_option",
+    "input_range_option",
+    "json_option",
+    "model_argument",
+    "quiet_option",
+    "seed_option",
+]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -50,13 +58,24 @@ def input_range_option(function: Command) -> Command:
     )(function)
 
 
-def domain_of(texts: Sequence[str]) -> InputDomain:
-    """Return the domain that ``--input-range`` options declare.
+def input_max_active_option(function: Command) -> Command:
+    """Add ``--input-max-active``."""
+    return click.option(
+        "--input-max-active",
+        "input_max_active",
+        multiple=True,
+        metavar="[NAME=]K",
+        help="Declared: at most K entries of an input are non-zero at one step of one sample.  [default: all]",
+    )(function)
+
+
+def domain_of(texts: Sequence[str], active: Sequence[str] = ()) -> InputDomain:
+    """Return the domain that ``--input-range`` and ``--input-max-active`` options declare.
 
     Raises
     ------
     InputError
-        If a value is not ``[NAME=]LOW:HIGH``.
+        If a value is not ``[NAME=]LOW:HIGH``, or not ``[NAME=]K``.
     """
     from snn_optimizer.ir import InputDomain  # noqa: PLC0415 - heavy; only when used
 
@@ -75,7 +94,23 @@ def domain_of(texts: Sequence[str]) -> InputDomain:
             named[name] = pair
         else:
             default = pair
-    return InputDomain(default=default, named=named)
+    max_active, named_active = _active_limits(active)
+    return InputDomain(default=default, named=named, max_active=max_active, named_active=named_active)
+
+
+def _active_limits(texts: Sequence[str]) -> tuple[int | None, dict[str, int]]:
+    """Read ``--input-max-active`` options."""
+    everywhere: int | None = None
+    named: dict[str, int] = {}
+    for text in texts:
+        name, _, number = text.rpartition("=")
+        if not number.strip().isdecimal() or int(number) < 1:
+            raise InputError(f"--input-max-active '{text}' is not [NAME=]K with a whole K from 1, for example 8 or x=1")
+        if name:
+            named[name] = int(number)
+        else:
+            everywhere = int(number)
+    return everywhere, named
 
 
 def frontend_of(states: str | None, custom_ops: Path | None) -> Frontend:

@@ -69,6 +69,7 @@ class MeasuredActivity:
             if np.isfinite(low).all() and np.isfinite(high).all():
                 ends[name] = (float(np.min(low)), float(np.max(high)))
         try:
-            return find_witnesses(graph.to_onnx(), silent, self.dataset, ends)
+            limits = domain.active_limits(self.dataset.feeds)
+            return find_witnesses(graph.to_onnx(), silent, self.dataset, ends, limits=limits)
         except ExecutionError:
             return {}

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observation, Observer
 from snn_optimizer.execution.source import ModelSource
+from snn_optimizer.ir.activity_limit import thinned
 
 __all__ = ["find_witnesses"]
 
@@ -34,6 +35,7 @@ def find_witnesses(
     ends: Mapping[str, tuple[float, float]],
     *,
     seed: int = 0,
+    limits: Mapping[str, int] | None = None,
 ) -> dict[str, Mask]:
     """Return which of the wanted neurons fire for an input that was found.
 
@@ -47,6 +49,8 @@ def find_witnesses(
     ends : mapping from input to (low, high)
         The domain; inputs without an entry keep their values.
     seed : int
+    limits : mapping from input to int, optional
+        How many entries of it may be non-zero at one step of one sample.
 
     Raises
     ------
@@ -61,7 +65,7 @@ def find_witnesses(
         if tap is None or not tap.variant.spiking or not mask.any() or dataset.fixed_batch is not None:
             continue
         units = np.flatnonzero(mask)[:_MOST]
-        climb = _Climb(observer, name, units, len(mask), dataset, ends, seed)
+        climb = _Climb(observer, name, units, len(mask), dataset, ends, seed, limits or {})
         found[name][units[climb.run()]] = True
     return found
 
@@ -76,7 +80,9 @@ class _Climb:
         dataset: Dataset,
         ends: Mapping[str, tuple[float, float]],
         seed: int,
+        limits: Mapping[str, int],
     ) -> None:
+        self.limits = limits
         self.observer = observer
         self.taps = [tap for tap in observer.taps if tap.population == population]
         self.units = units
@@ -151,7 +157,8 @@ class _Climb:
             array = feeds[name]
             one = array.shape[1:] if axis == 1 else array.shape
             level = np.where(self.covariance[name] < 0, high, low).reshape(one)
-            feeds[name] = np.broadcast_to(level, array.shape).astype(array.dtype)
+            held = np.broadcast_to(level, array.shape).astype(array.dtype)
+            feeds[name] = self._limited(name, held, np.abs(self.covariance[name]).reshape(one))
         return Dataset(feeds, None, samples.batch_axes)
 
     def _moved(self, samples: Dataset, turn: int) -> Dataset:
@@ -166,8 +173,12 @@ class _Climb:
             shape = [1 if turn % 2 and axis == 1 and index == 0 else size for index, size in enumerate(array.shape)]
             chosen = np.broadcast_to(self.rng.random(shape) < share, array.shape)
             level = np.broadcast_to(np.where(self.rng.random(shape) < 0.5, low, high), array.shape)
-            feeds[name] = np.where(chosen, level, array).astype(array.dtype)
+            feeds[name] = self._limited(name, np.where(chosen, level, array).astype(array.dtype), None)
         return Dataset(feeds, None, samples.batch_axes)
+
+    def _limited(self, name: str, array: Array, preference: Array | None) -> Array:
+        """Keep as many entries of a step as the domain allows, those that matter most where that is known."""
+        return thinned(array, self.limits[name], self.rng, preference) if name in self.limits else array
 
     def _chosen(self, old: Dataset, new: Dataset, better: Mask) -> Dataset:
         feeds = {}

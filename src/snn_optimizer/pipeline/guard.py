@@ -137,7 +137,7 @@ class Guard:
         if not self._scores:
             original = Session(self.original)
             fractions = FRACTIONS if self.unseen is None else self._strength(original, measured)
-            sets = [mixed(measured, seed=self.seed + i, fraction=share) for i, share in enumerate(fractions)]
+            sets = [self._mixture(measured, i, share) for i, share in enumerate(fractions)]
             self._scores = [(each, score(original, each)) for each in (measured, *sets)]
         spent: list[dict[str, float | None]] = []
         for data, before in self._scores:
@@ -150,9 +150,13 @@ class Guard:
         """Return the shares to exchange in the mixtures of samples not used for a fit."""
         plain = score(original, measured)
         for share in TRIED[:-1]:
-            if plain.decisions_changed(score(original, mixed(measured, seed=self.seed, fraction=share))) >= UNSURE:
+            if plain.decisions_changed(score(original, self._mixture(measured, 0, share))) >= UNSURE:
                 return (share,) * MIXTURES_UNSEEN
         return (TRIED[-1],) * MIXTURES_UNSEEN
+
+    def _mixture(self, measured: Dataset, number: int, fraction: float) -> Dataset:
+        limits = self.domain.active_limits(measured.feeds)
+        return mixed(measured, seed=self.seed + number, fraction=fraction, limits=limits)
 
     def _spent(self, before: Scores, after: Scores) -> dict[str, float | None]:
         """Return what a candidate costs on one data set, by the names of the budget.

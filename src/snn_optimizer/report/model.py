@@ -67,6 +67,8 @@ class OptimizationReport:
         What was found when the result was written in another form; empty when it was not.
     split : str
         Which samples weights were fitted to, and on which the budget was measured; empty when nothing was fitted.
+    assumptions : list of str
+        What was declared of the inputs: what is proved holds where this does.
     warnings : list of str
     """
 
@@ -83,6 +85,7 @@ class OptimizationReport:
     outputs_changed: float | None = None
     decisions_changed: float | None = None
     seconds: float = 0.0
+    assumptions: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     form: str = ""
     split: str = ""
@@ -137,6 +140,8 @@ class OptimizationReport:
             if result.status is not PassStatus.UNCHANGED
         ]
         lines.append(f"  compression {self.compression_ratio:.2f}x, exactness {self.exactness}")
+        if self.assumptions:
+            lines.append(f"  premise: {'; '.join(self.assumptions)}")
         if self.evidence.verdict:
             lines.append(f"  {describe_evidence(self.evidence)}")
         if self.accuracy_before is not None and self.accuracy_after is not None:
@@ -163,6 +168,7 @@ class OptimizationReport:
             "seconds": self.seconds,
             "form": self.form,
             "split": self.split,
+            "assumptions": list(self.assumptions),
             "warnings": list(self.warnings),
             "passes": [result.to_json() for result in self.pass_results],
         }
@@ -187,7 +193,8 @@ class OptimizationReport:
             if r.status is not PassStatus.UNCHANGED
         ]
         evidence = describe_evidence(self.evidence) if self.evidence.verdict else "not checked"
-        return "\n".join([f"## {self.model or 'model'}", "", *rows, "", *passes, "", evidence, ""])
+        premises = [f"Premise: {'; '.join(self.assumptions)}.", ""] if self.assumptions else []
+        return "\n".join([f"## {self.model or 'model'}", "", *rows, "", *passes, "", *premises, evidence, ""])
 
     def dumps(self, suffix: str) -> str:
         """Return the text of a report file of the given suffix (``.json`` or ``.md``)."""

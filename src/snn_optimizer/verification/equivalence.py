@@ -19,6 +19,7 @@ from snn_optimizer.execution.instrument import Exposed
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model, serialize
+from snn_optimizer.ir.domain import InputDomain
 from snn_optimizer.verification.cases import Case, Original, Run
 from snn_optimizer.verification.compare import Axes, Comparison, Difference, Level, compare_outputs, same_bits
 from snn_optimizer.verification.interface import interface_difference
@@ -227,8 +228,16 @@ class Referee:
     def _seek(self, original: Original) -> None:
         if self._seeking and original.observer is not None:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
-            for stimulus in seek_thresholds(original.observer, base, seed=self._seed):
+            for stimulus in seek_thresholds(original.observer, base, seed=self._seed, limits=self._limits(original)):
                 original.add_stimulus(stimulus)
+
+    def _limits(self, original: Original) -> dict[str, int]:
+        """Return how many entries of each input may be active; a state only where it is named."""
+        if not isinstance(self._ranges, InputDomain):
+            return {}
+        states = set() if original.observer is None else set(_fed_states(original.observer))
+        names = [port.name for port in original.session.inputs]
+        return self._ranges.active_limits(n for n in names if n not in states or n in self._ranges.named_active)
 
     def _look_through(self, original: Original, after: ModelSource, trial: _Trial) -> None:
         """Use a candidate that equals the original so far to find the inputs hardest to get right."""

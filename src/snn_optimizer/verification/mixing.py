@@ -9,17 +9,22 @@ their test samples. Values stay in their domain: every element occurs in the dat
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 
 from snn_optimizer.execution import Dataset
+from snn_optimizer.ir.activity_limit import thinned
 
 __all__ = ["mixed"]
 
 
-def mixed(dataset: Dataset, *, seed: int, fraction: float = 0.2) -> Dataset:
-    """Return the samples with a fraction of their inputs exchanged for another sample's; labels stay."""
+def mixed(dataset: Dataset, *, seed: int, fraction: float = 0.2, limits: Mapping[str, int] | None = None) -> Dataset:
+    """Return the samples with a fraction of their inputs exchanged for another sample's; labels stay.
+
+    Of an input with a limit only as many entries of a step of a sample stay.
+    """
     rng = np.random.default_rng(seed)
     partner = rng.permutation(dataset.samples)
     others = dataset.take(partner)
@@ -29,4 +34,6 @@ def mixed(dataset: Dataset, *, seed: int, fraction: float = 0.2) -> Dataset:
             feeds[name] = array
         else:
             feeds[name] = np.where(rng.random(array.shape) < fraction, others.feeds[name], array)
+            if name in (limits or {}):
+                feeds[name] = thinned(feeds[name], (limits or {})[name], rng)
     return replace(dataset, feeds=feeds)

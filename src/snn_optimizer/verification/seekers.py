@@ -27,6 +27,7 @@ from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.profile import bounded_batch
 from snn_optimizer.execution.source import ModelSource
+from snn_optimizer.ir.activity_limit import thinned
 from snn_optimizer.verification.stimuli import Stimulus
 
 __all__ = ["seek_thresholds"]
@@ -43,7 +44,12 @@ _TARGETS = 6  # neurons solved for per population and round
 
 
 def seek_thresholds(
-    model: ModelSource | Observer, base: Sequence[Stimulus], *, rounds: int = 12, seed: int = 0
+    model: ModelSource | Observer,
+    base: Sequence[Stimulus],
+    *,
+    rounds: int = 12,
+    seed: int = 0,
+    limits: Mapping[str, int] | None = None,
 ) -> tuple[Stimulus, ...]:
     """Search for samples whose potentials come closest to the thresholds.
 
@@ -56,6 +62,8 @@ def seek_thresholds(
     rounds : int
         At most; large models get fewer.
     seed : int
+    limits : mapping from input name to int, optional
+        How many entries of an input may be non-zero at one step of one sample.
 
     Returns
     -------
@@ -71,7 +79,7 @@ def seek_thresholds(
     spiking = [tap for tap in observer.taps if tap.variant.spiking]
     if not base or not spiking or not observer.session.inputs:
         return ()
-    search = _Search(observer, base, seed)
+    search = _Search(observer, base, seed, limits or {})
     for done in range(rounds):
         if done >= 2 and search.work > _ALL_WORK:
             break
@@ -92,8 +100,9 @@ class _Pool:
 class _Search:
     """The state of one search."""
 
-    def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int) -> None:
+    def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int, limits: Mapping[str, int]) -> None:
         self.observer = observer
+        self.limits = limits
         self.generator = np.random.default_rng([seed, 0x5EED])
         first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
         self.axes: Mapping[str, int | None] = first.batch_axes
@@ -134,7 +143,11 @@ class _Search:
         return data.take(np.minimum(np.arange(data.samples + missing), data.samples - 1))
 
     def _scored(self, feeds: dict[str, Array]) -> _Pool:
-        data = self._dataset(feeds)
+        limited = {
+            name: thinned(array, self.limits[name], self.generator) if name in self.limits else array
+            for name, array in feeds.items()
+        }
+        data = self._dataset(limited)
         pool = _Pool(dict(data.feeds))
         closest: dict[str, list[Array]] = {}
         steps: dict[str, list[Array]] = {}

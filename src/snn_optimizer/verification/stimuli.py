@@ -12,6 +12,7 @@ import numpy.typing as npt
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution.axes import batch_axes, names_time, time_axis
 from snn_optimizer.execution.ort import Port
+from snn_optimizer.ir.activity_limit import thinned
 from snn_optimizer.ir.domain import InputDomain
 
 __all__ = ["Ranges", "Stimulus", "generate"]
@@ -84,7 +85,8 @@ def generate(
 
     All at the low end of the range (``zeros``), all at the high end (``ones``), random
     trains between the two at three rates, one impulse, bursts, patterns held over all
-    steps; real values within the range where one is declared that is not (0, 1).
+    steps; real values within the range where one is declared that is not (0, 1). Of an
+    input with an activity limit only as many entries of a step stay.
 
     Parameters
     ----------
@@ -117,6 +119,11 @@ def generate(
         for signal in signals:
             fill = _uniform if signal.is_state and family is not _zeros else family
             values = np.broadcast_to(fill(signal, generator), signal.shape)
+            limit = domain.named_active.get(signal.name) if signal.is_state else domain.most_active(signal.name)
+            if limit is not None:
+                # a pattern that is held stays the same at every step
+                held = generator.random(signal.shape_with(time=1)) if family in (_ones, _constant) else None
+                values = thinned(np.asarray(values), limit, generator, held)
             feeds[signal.name] = values.astype(signal.dtype, order="C")
         stimuli.append(Stimulus(name, feeds))
     return tuple(stimuli)

@@ -56,3 +56,18 @@ def test_unknown_populations_and_nothing_wanted() -> None:
     data = dataset(model, spike_trains(6, 10, 8))
     found = find_witnesses(model, {"nobody": np.ones(3, np.bool_), "lif1": np.zeros(16, np.bool_)}, data, {})
     assert not any(mask.any() for mask in found.values())
+
+
+def test_witnesses_have_no_more_active_entries_than_declared() -> None:
+    """Neuron 0 needs all inputs together, neuron 1 two certain ones, of which none fires in the data."""
+    weights = np.zeros((2, 10), np.float32)
+    weights[0] = 0.04
+    weights[1, [2, 7]] = 0.15
+    model = mlp((10, 2, 2), weights=[weights, np.eye(2, dtype=np.float32)])
+    trains = np.zeros((8, 12, 10), np.float32)
+    trains[:, np.arange(12), np.arange(12) % 10] = 1
+    silent = silent_units(model, trains, "lif1")
+    assert silent.all()
+    data, ends = dataset(model, trains), {"x": (0.0, 1.0)}
+    assert find_witnesses(model, {"lif1": silent}, data, ends)["lif1"].tolist() == [True, True]
+    assert find_witnesses(model, {"lif1": silent}, data, ends, limits={"x": 2})["lif1"].tolist() == [False, True]

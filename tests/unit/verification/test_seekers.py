@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from snn_optimizer.execution import Dataset, Exposed, Observer, Session
+from snn_optimizer.ir import InputDomain
+from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.verification import generate, seek_thresholds, seekers
 from snn_optimizer.verification.seekers import _subset
@@ -168,3 +170,13 @@ def test_subset_sums():
     assert abs(effects[_subset(effects, 0.321)].sum() - 0.321) < 1e-4
     assert not _subset(np.ones(3), -5.0).any()
     assert _subset(np.ones(3), 50.0).all()
+
+
+def test_limits_on_active_entries_are_kept():
+    model = models.mlp()
+    domain = InputDomain(max_active=2)
+    found = seek_thresholds(model, base(model, ranges=domain), seed=1, limits={"x": 2})
+    assert found
+    assert all(largest_activity(stimulus.feeds["x"]) <= 2 for stimulus in found)
+    free = seek_thresholds(model, base(model), seed=1)
+    assert any(largest_activity(stimulus.feeds["x"]) > 2 for stimulus in free)

@@ -8,6 +8,7 @@ import pytest
 from snn_optimizer.errors import DataError
 from snn_optimizer.execution import Port
 from snn_optimizer.ir import InputDomain
+from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.verification import generate
 
 KINDS = ["zeros", "ones", "random:0.05", "random:0.3", "random:0.7", "impulse", "bursts", "constant"]
@@ -136,3 +137,15 @@ def test_states_take_real_values():
 def test_inputs_no_values_can_be_made_for(bad, message):
     with pytest.raises(DataError, match=message):
         made(bad)
+
+
+def test_limits_on_active_entries_hold_for_every_kind():
+    domain = InputDomain(default=(-1.0, 1.0), max_active=2)
+    feeds = made(port("T", "batch", 9), port("batch", 9, name="v"), ranges=domain, states={"v"})
+    for name, each in feeds.items():
+        assert largest_activity(each["x"]) <= 2, name
+    assert largest_activity(feeds["random:0.7"]["v"]) > 2  # a state is no input
+    held = made(port("T", "batch", 9), ranges=InputDomain(max_active=2))
+    for name in ("ones", "constant"):
+        assert (held[name]["x"] == held[name]["x"][0]).all()
+    assert largest_activity(held["ones"]["x"]) == 2
