@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +62,14 @@ def _pool() -> Any:
 
 def _on_cluster(calls: Sequence[Any], address: str) -> Iterator[Record]:
     try:
-        from distributed import Client  # noqa: PLC0415 - optional, and heavy
+        from distributed import Client, KilledWorker  # noqa: PLC0415 - optional, and heavy
+        from distributed.comm import get_address_host_port  # noqa: PLC0415
     except ImportError:
         raise InputError("--scheduler needs Dask: pip install 'snn-optimizer[sweep-cluster]'") from None
+    from snn_optimizer.sweep.cluster import ClusterBackend  # noqa: PLC0415 - needs Dask
+
     try:
+        get_address_host_port(address)  # a client of no address would try until its own time limit
         client = Client(address, timeout=PATIENCE, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(
@@ -71,19 +77,30 @@ def _on_cluster(calls: Sequence[Any], address: str) -> Iterator[Record]:
             "'dask scheduler' and give the address it prints, such as tcp://10.0.0.1:8786"
         ) from None
     with client:
-        with joblib.parallel_config(backend="dask", client=client, wait_for_workers_timeout=PATIENCE):
-            pool = _pool()
         try:
+            with joblib.parallel_config(backend=ClusterBackend(client=client, wait_for_workers_timeout=PATIENCE)):
+                pool = _pool()
+            _check_workers(client, address)
             yield from pool(calls)
         except TimeoutError:
             raise InputError(
                 f"--scheduler '{address}' has no worker; start some with 'dask worker {address}', with the files and "
                 "the folder of results at the same paths"
             ) from None
-        except ImportError as error:
-            raise InputError(
-                f"--scheduler '{address}': a worker cannot import snn_optimizer ({error}); install it there"
+        except (KilledWorker, CancelledError) as error:
+            raise ExecutionError(
+                f"--scheduler '{address}': the cluster gave a run up, perhaps because its workers were killed for "
+                f"want of memory ({type(error).__name__}); what is finished is kept: run the command again"
             ) from None
+
+
+def _check_workers(client: Any, address: str) -> None:
+    """Refuse a cluster whose workers lack this package, before it is sent anything."""
+    for worker, found in client.run(find_spec, "snn_optimizer").items():
+        if found is None:
+            raise InputError(
+                f"--scheduler '{address}': the worker {worker} cannot import snn_optimizer; install it there"
+            )
 
 
 def _first_line(error: Exception) -> str:
