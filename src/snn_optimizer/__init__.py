@@ -8,6 +8,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from snn_optimizer.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from snn_optimizer.api import (
         SNNOptimizer,
@@ -36,8 +38,6 @@ __all__ = [
     "redundancy_elimination",
     "verify",
 ]
-
-__version__ = "0.1.0"
 
 _HOME = {
     "InputDomain": "snn_optimizer.ir",

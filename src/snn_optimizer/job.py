@@ -32,7 +32,7 @@ from snn_optimizer.report import Evidence, OptimizationReport, Size
 from snn_optimizer.verification import Equivalence, score
 from snn_optimizer.verification.forms import Form, compare_forms
 
-__all__ = ["Data", "Job", "Model", "dataset_of", "proto_of", "run_job"]
+__all__ = ["Data", "Job", "Model", "dataset_of", "proto_of", "run_job", "weakest_claim"]
 
 Model: TypeAlias = str | os.PathLike[str] | onnx.ModelProto | SNNGraph
 Data: TypeAlias = str | os.PathLike[str] | Mapping[str, Any] | Dataset
@@ -94,7 +94,7 @@ def run_job(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     start = time.perf_counter()
     graph = model.copy(share_weights=True) if isinstance(model, SNNGraph) else SNNGraph.from_onnx(model)
     pipeline = parse(job.pipeline)
-    weakest = _weakest(pipeline)
+    weakest = weakest_claim(pipeline)
     original: ModelSource = Path(model) if isinstance(model, (str, os.PathLike)) else graph.to_onnx()
     report = OptimizationReport(model=graph.module.path.name if graph.module.path else graph.module.graph.name)
     report.pipeline = str(pipeline)
@@ -170,7 +170,7 @@ def _emitted(graph: SNNGraph, job: Job, report: OptimizationReport) -> SNNGraph:
     return emitted
 
 
-def _weakest(pipeline: Pipeline) -> Exactness:
+def weakest_claim(pipeline: Pipeline) -> Exactness:
     """Return the weakest claim of a pipeline; also finds unknown passes and options early."""
     return max((one.claim for one in _passes(expand(pipeline).elements)), default=Exactness.BITWISE)
 

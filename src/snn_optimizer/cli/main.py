@@ -22,6 +22,7 @@ _COMMANDS = {
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
+    "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.measuring",
 }
 

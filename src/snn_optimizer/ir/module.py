@@ -20,7 +20,17 @@ from snn_optimizer.ir.objects import new_variable
 from snn_optimizer.ir.save import build_complete, build_skeleton, write_files
 from snn_optimizer.ir.sidecar import Sidecar
 from snn_optimizer.ir.tensors import HeldTensor
-from snn_optimizer.ir.types import Dimension, Function, Graph, Node, Scope, Value, bodies_of
+from snn_optimizer.ir.types import (
+    Dimension,
+    Function,
+    Graph,
+    Node,
+    Scope,
+    Value,
+    bodies_of,
+    bytes_of_constant,
+    dtype_of_constant,
+)
 
 __all__ = ["OPERATOR_DOMAIN", "FunctionKey", "Module", "ValueSpec"]
 
@@ -231,6 +241,18 @@ class Module:
         for scope in self.scopes():
             total += sum(held.stored_bytes for _, held in self.sidecar.record(scope.graph).defaults.values())
         return total
+
+    def parameter_bytes(self) -> int:
+        """Return the size of the numbers that the network computes with, each tensor counted once.
+
+        Left out are the constants inside functions, which belong to the arithmetic of an operator, and int64 tensors,
+        which are shapes, axes and indices.
+        """
+        scopes = list(_scopes(Scope(self.graph, "main", "main")))
+        read = {id(value): value for scope in scopes for value in _constants(scope.graph, self.sidecar)}
+        stored = [bytes_of_constant(value) for value in read.values() if dtype_of_constant(value) != np.int64]
+        defaults = [held for scope in scopes for _, held in self.sidecar.record(scope.graph).defaults.values()]
+        return sum(stored) + sum(held.stored_bytes for held in defaults if held.dtype != np.int64)
 
     # --------------------------------------------------------------- functions
 

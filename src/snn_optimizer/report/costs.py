@@ -2,7 +2,7 @@
 
 Definitions of NeuroBench (Yik et al., Nature Communications 16, 2025; harness 2.x):
 
-* footprint: bytes of all parameters;
+* footprint: bytes of all parameters, those of the neurons included;
 * connection sparsity: share of the weights of linear layers that are zero;
 * activation sparsity: share of the elements of all spike trains that are zero;
 * synaptic operations of one sample, over all its steps: *dense* counts every connection of every input, *effective*
@@ -111,7 +111,7 @@ def measure_costs(
     macs = sum(layer.macs or 0.0 for layer in layers)
     acs = sum(layer.acs or 0.0 for layer in layers)
     return Costs(
-        footprint=graph.module.initializer_bytes(),
+        footprint=graph.module.parameter_bytes(),
         connection_sparsity=zeros / weights if weights else 0.0,
         activation_sparsity=_activation_sparsity(graph, dataset),
         dense=sum(layer.dense or 0.0 for layer in layers),

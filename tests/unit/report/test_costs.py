@@ -92,6 +92,15 @@ def test_a_convolution_counts_every_connection(strides, pads, dilations, group: 
     assert found.dense == pytest.approx(everything / 3)
 
 
+def test_the_footprint_holds_what_is_computed_with(models: Path) -> None:
+    """Weights, biases and five numbers a population; neither the shapes nor the literals of the functions."""
+    network = SNNGraph.from_onnx(models / "digits_mlp.onnx")
+    data = Dataset.from_arrays({"x": spike_trains(16, 2, 64)}, Session(models / "digits_mlp.onnx").inputs)
+    found = measure_costs(network, data).footprint
+    assert found == 4 * (128 * 64 + 128 + 10 * 128 + 10 + 2 * 5)
+    assert found < network.module.initializer_bytes()
+
+
 @pytest.mark.parametrize("model", [conv(), recurrent()])
 def test_no_layer_is_left_out(model: onnx.ModelProto) -> None:
     shape = [5 if isinstance(size, str) else size for size in Session(model).inputs[0].shape or ()]
