@@ -2,13 +2,16 @@
 
     python tests/benchmarks/compression.py                        all networks of models/
     python tests/benchmarks/compression.py net.onnx --seeds 5     a network of yours, over five splits of the samples
+    python tests/benchmarks/compression.py --corpus               pruned, wide and convolutional networks of SNN_CORPUS
+    python tests/benchmarks/compression.py made/*.onnx            nets of tests/tools/make_models.py --more 3
 
-Beside a network lie its samples, ``net.calib.npz`` and ``net.test.npz``, with labels. Nothing is decided on the test
-samples. Operations are effective synaptic operations per test sample (MACs and ACs). Latency is the median of
+Beside a network lie its samples, ``net.calib.npz`` and ``net.test.npz``, with labels; those of the corpus are drawn anew
+(extra ``models``). Nothing is decided on the test samples. Networks ``net-1.onnx``, ``net-2.onnx``, ... are one network
+trained from several seeds; their rows are means over them. Operations are effective synaptic operations per test sample (MACs and ACs). Latency is the median of
 the ratio to the original at batch 1, one thread, the two taking turns. The classic passes are those of the classic
 interface with its published thresholds (silent below 0.001, merged above a cosine of 0.99, fused below 0.01), unguarded.
 
-With several seeds a row is the mean over them, with the standard deviation of the test accuracy's change. The last lines
+With several seeds or splits a row is the mean over them, with standard deviations. The last lines
 count the runs whose drop on the test samples is within the budget plus one standard error, which is the root of the
 number of changed decisions over the number of samples; and name the worst.
 """
@@ -17,9 +20,12 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
+import re
 import statistics
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +39,8 @@ from snn_optimizer.report.costs import measure_costs
 from snn_optimizer.verification import score
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+Data = Path | Dataset
 BUDGETS = (0.0, 0.005, 0.01)
 TURNS = 60
 
@@ -60,50 +68,75 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*", type=Path)
     parser.add_argument("--seeds", type=int, default=1, help="splits of the calibration samples")
+    parser.add_argument("--budgets", type=float, nargs="+", default=BUDGETS, help="drops of accuracy, as fractions")
+    parser.add_argument("--corpus", action="store_true", help="the networks of the corpus instead")
     arguments = parser.parse_args()
-    models = arguments.models or sorted((ROOT / "models").glob("*.onnx"))
     heads = ["network", "method", "parameters", "non-zero", "neurons", "bytes", "operations", "latency"]
     heads += ["accuracy, calibration", "accuracy, test"]
     print("| " + " | ".join(heads) + " |")
     print("| " + " | ".join(["---", "---", *["---:"] * 8]) + " |")
     rows: list[Row] = []
-    for model in models:
-        for found in measured(model, arguments.seeds):
+    groups = corpus() if arguments.corpus else local(arguments.models or sorted((ROOT / "models").glob("*.onnx")))
+    for networks in groups:
+        for found in measured(networks, arguments.seeds, arguments.budgets):
             rows += found
             print(shown(found), flush=True)
     kept(rows)
 
 
-def measured(model: Path, seeds: int) -> Iterator[list[Row]]:
-    """Yield the rows of one network: of the classic passes, and of each budget over all seeds."""
-    network = Network(model)
-    yield [network.row("classic", None, lambda _: optimize(model, calibration=network.calib, verify=False)[0], 0)]
-    for budget in BUDGETS:
+def local(models: Sequence[Path]) -> Iterator[list[Network]]:
+    """Yield the networks of files, those trained from several seeds together."""
+    groups: dict[str, list[Path]] = {}
+    for model in models:
+        groups.setdefault(re.sub(r"-\d+$", "", model.stem), []).append(model)
+    for name, members in groups.items():
+        yield [Network(name, each, each.with_suffix(".calib.npz"), each.with_suffix(".test.npz")) for each in members]
+
+
+def corpus() -> Iterator[list[Network]]:
+    """Yield the networks of the corpus."""
+    from tests.benchmarks.corpus_samples import COMPRESSED, corpus_samples  # needs scikit-learn
+
+    root = Path(os.environ.get("SNN_CORPUS", ROOT.parent / "shared" / "corpus"))
+    for name in COMPRESSED:
+        yield [Network(name, root / name / "model.onnx", *corpus_samples(root / name))]
+
+
+def measured(networks: Sequence[Network], splits: int, budgets: Sequence[float]) -> Iterator[list[Row]]:
+    """Yield the rows of one network: of the classic passes, and of each budget over all seeds and splits."""
+    yield [each.row("classic", None, each.classic, 0) for each in networks]
+    for budget in budgets:
         yield [
-            network.row(f"{budget:.1%}", budget, lambda seed, b=budget: network.compressed(b, seed), seed)
-            for seed in range(seeds)
+            each.row(f"{budget:.2%}", budget, lambda split, b=budget, n=each: n.compressed(b, split), split)
+            for each in networks
+            for split in range(splits)
         ]
 
 
 class Network:
     """A trained network and its samples."""
 
-    def __init__(self, model: Path) -> None:
-        self.model = model
-        self.calib, self.test = model.with_suffix(".calib.npz"), model.with_suffix(".test.npz")
+    def __init__(self, name: str, model: Path, calib: Data, test: Data) -> None:
+        self.name, self.model = name, model
         self.graph, _ = run_job(model, Job(pipeline="@raise,dead-code", verify=False))
         self.session = Session(model, optimize=True)
         reader = Session(model)
-        self.samples = {name: load_dataset(path, reader.inputs) for name, path in self._files()}
+        self.samples = {
+            what: data if isinstance(data, Dataset) else load_dataset(data, reader.inputs)
+            for what, data in (("calibration", calib), ("test", test))
+        }
         self.scores = {name: score(reader, data) for name, data in self.samples.items()}
         self.costs = measure_costs(self.graph, self.samples["test"])
 
-    def _files(self) -> list[tuple[str, Path]]:
-        return [("calibration", self.calib), ("test", self.test)]
+    def classic(self, _: int) -> SNNGraph:
+        raised = self.graph.to_onnx()
+        return optimize(raised, calibration=self.samples["calibration"], verify=False)[0]
 
-    def compressed(self, budget: float, seed: int) -> SNNGraph:
-        job = Job(pipeline="@Oz", calibration=self.calib, budget=Budget(accuracy_drop=budget), seed=seed)
-        return run_job(self.model, job)[0]
+    def compressed(self, budget: float, split: int) -> SNNGraph:
+        samples = self.samples["calibration"]
+        return run_job(
+            self.model, Job(pipeline="@Oz", calibration=samples, budget=Budget(accuracy_drop=budget), seed=split)
+        )[0]
 
     def row(self, method: str, budget: float | None, make: Callable[[int], SNNGraph], seed: int) -> Row:
         graph = make(seed)
@@ -118,7 +151,7 @@ class Network:
         costs = measure_costs(graph, self.samples["test"])
         before = self.costs.effective_macs + self.costs.effective_acs
         return Row(
-            self.model.stem, method, budget,
+            self.name, method, budget,
             graph.total_params / self.graph.total_params,
             _nonzero(graph) / _nonzero(self.graph),
             graph.total_neurons / self.graph.total_neurons,
@@ -153,9 +186,15 @@ def shown(rows: list[Row]) -> str:
     def mean(name: str) -> float:
         return statistics.fmean(getattr(row, name) for row in rows)
 
-    spread = f" ± {100 * statistics.stdev(row.test for row in rows):.2f}" if len(rows) > 1 else ""
-    shares = [f"{mean(name):.1%}" for name in ("parameters", "nonzero", "neurons", "bytes", "operations")]
-    points = [f"{100 * mean('calibration'):+.2f}", f"{100 * mean('test'):+.2f}{spread}"]
+    def spread(name: str, places: int) -> str:
+        if len(rows) < 2:
+            return ""
+        return f" ± {100 * statistics.stdev(getattr(row, name) for row in rows):.{places}f}"
+
+    shares = [
+        f"{mean(name):.1%}" + spread(name, 1) for name in ("parameters", "nonzero", "neurons", "bytes", "operations")
+    ]
+    points = [f"{100 * mean('calibration'):+.2f}", f"{100 * mean('test'):+.2f}" + spread("test", 2)]
     return "| " + " | ".join([rows[0].network, rows[0].method, *shares, f"{mean('latency'):.2f}", *points]) + " |"
 
 

@@ -57,9 +57,9 @@ def calibration_samples(train: Half, number: int = SAMPLES_PER_FILE) -> tuple[Fl
     return _draw(train, _CALIBRATION_SEED, number)
 
 
-def test_samples(test: Half) -> tuple[Floats, Labels]:
+def held_out_samples(test: Half, number: int = SAMPLES_PER_FILE) -> tuple[Floats, Labels]:
     """Return the encoded test samples that go beside every model."""
-    return _draw(test, _TEST_SEED, SAMPLES_PER_FILE)
+    return _draw(test, _TEST_SEED, number)
 
 
 def _draw(half: Half, seed: int, number: int) -> tuple[Floats, Labels]:

@@ -1,7 +1,7 @@
 """Trains the networks of `models/` and writes their ONNX files, sample files and `MANIFEST.toml`.
 
     PYTHONPATH=src python tests/tools/make_models.py [--only NAME ...] [--into DIRECTORY]
-    PYTHONPATH=src python tests/tools/make_models.py --more 3 --samples 898 --into DIRECTORY
+    PYTHONPATH=src python tests/tools/make_models.py --more 3 --samples 900 --into DIRECTORY
 
 The second form trains each recipe again from other seeds: `digits_mlp-1.onnx`, `digits_mlp-2.onnx`, ...
 Everything is seeded and runs on one thread: the same library versions on the same kind of processor give
@@ -26,9 +26,9 @@ from digits_data import (
     Half,
     Labels,
     calibration_samples,
+    held_out_samples,
     load_halves,
     shape_as_images,
-    test_samples,
     write_samples,
 )
 from digits_recipes import RECIPES, Recipe
@@ -62,7 +62,7 @@ def make(recipe: Recipe, train: Half, test: Half, directory: Path, *, again: int
     model_checks.check_file(model)
 
     calibration = _shaped(calibration_samples(train, samples), images=network.images)
-    held_out = _shaped(test_samples(test), images=network.images)
+    held_out = _shaped(held_out_samples(test, samples), images=network.images)
     accuracy = model_checks.accuracy(model, *held_out)
     if accuracy < LEAST_ACCURACY:
         raise SystemExit(f"{recipe.name}: test accuracy {accuracy:.4f} is below {LEAST_ACCURACY}")
@@ -141,7 +141,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME", nargs="+", choices=names, default=names)
     parser.add_argument("--into", metavar="DIRECTORY", type=Path, default=DEFAULT_DIRECTORY)
     parser.add_argument("--more", metavar="N", type=int, default=0, help="train each N times from other seeds instead")
-    parser.add_argument("--samples", metavar="N", type=int, default=SAMPLES_PER_FILE, help="in the calibration file")
+    parser.add_argument(
+        "--samples", metavar="N", type=int, default=SAMPLES_PER_FILE, help="in each of the two files at most"
+    )
     options = parser.parse_args(argv)
 
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ __all__ = ["Smaller", "UnitSearch", "smaller"]
 
 _ROUNDS: Final = 2  # in which each layer alone is tried for more
 _AROUND_LAYER: Final = 4
-_SPENT: Final = 0.8  # share of the budget: what is the smallest of many tries on the same samples was lucky on them
+_SPENT: Final = 0.9  # share of the budget: what is the smallest of many tries on the same samples was lucky on them
 _LEAST: Final = 0.5  # share of the budget that a layer alone may spend in any case
 
 
