@@ -217,11 +217,15 @@ def describe_result(result: PassResult) -> str:
     if result.layers_fused:
         parts.append(f"{result.layers_fused} layers fused")
     if result.params_before != result.params_after:
-        parts.append(f"{result.params_before - result.params_after:,} parameters less")
+        parts.append(_difference(result.params_before, result.params_after, "parameters"))
     if result.nodes_before != result.nodes_after:
-        parts.append(f"{result.nodes_before - result.nodes_after:+,} nodes less".replace("+", ""))
+        parts.append(_difference(result.nodes_before, result.nodes_after, "nodes"))
     parts += [f"{number:,} {what.replace('-', ' ')}" for what, number in result.statistics.items()]
     return ", ".join(parts) or f"{result.changes} changes"
+
+
+def _difference(before: int, after: int, what: str) -> str:
+    return f"{abs(before - after):,} {what} {'less' if after < before else 'more'}"
 
 
 def describe_evidence(evidence: Evidence) -> str:
