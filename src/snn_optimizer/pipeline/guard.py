@@ -21,7 +21,7 @@ LARGEST_MESSAGE = 1 << 30  # bytes of weights that are handed to the runtime in 
 FRACTIONS = (0.2, 0.2)  # exchanged in further data sets the budget is measured on, see verification/mixing.py
 # Of samples not used for a fit, shares exchanged in mixtures: the first where the original decides so many otherwise.
 # Networks that know their training samples by heart need stronger ones to show what a cut costs on new samples.
-TRIED = (0.05, 0.1, 0.15, 0.2, 0.3)
+TRIED = (0.05, 0.1, 0.15, 0.2, 0.25, 0.3)
 UNSURE = 0.015
 MIXTURES_UNSEEN = 4  # whose costs are averaged
 HOPELESS = 4.0  # times the budget on the data itself, where mixtures need not be looked at
