@@ -21,10 +21,13 @@ __all__ = ["AROUND", "furthest", "never_falling"]
 
 AROUND: Final = 10  # further points measured around the limit
 _STEP: Final = 0.96  # from one point to the next, of what is left
+_FIRST: Final = 3  # points away, the first looked at where the answer is likely near
 _NEAR: Final = 2.0  # shares of the budget up to which a point is near the limit
 
 
-def furthest(measure: Callable[[int], Spending], top: int, *, around: int = AROUND, limit: float = 1.0) -> int:
+def furthest(
+    measure: Callable[[int], Spending], top: int, *, around: int = AROUND, limit: float = 1.0, near: bool = False
+) -> int:
     """Return the furthest of the points 0 to ``top`` that is within the budget; 0 when none is.
 
     Parameters
@@ -36,6 +39,8 @@ def furthest(measure: Callable[[int], Spending], top: int, *, around: int = AROU
         How many points around the limit are measured beside those of a search by halves.
     limit : float
         The share of the budget that may be spent.
+    near : bool
+        Whether the answer is likely near 0; it is then looked for in growing steps from there.
     """
     points = _points(top)
     seen: dict[int, Spending] = {}
@@ -46,6 +51,12 @@ def furthest(measure: Callable[[int], Spending], top: int, *, around: int = AROU
         return seen[place]
 
     low, high = 0, len(points) - 1
+    step = _FIRST if near else high
+    while step < high:
+        if _spends(at(step)) > limit:
+            high = step - 1
+        else:
+            low, step = step, 2 * step
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if _spends(at(middle)) <= limit else (low, middle - 1)

@@ -91,8 +91,9 @@ class UnitSearch:
         left = len(self.orders[layer].classes) - counts[layer]
         spent = max(_LEAST, *self._measured(counts).shares) if any(counts) else _LEAST
         further = furthest(
-            lambda number: self._measured(with_more(number)), left, around=_AROUND_LAYER, limit=min(spent, _SPENT)
-        )
+            lambda number: self._measured(with_more(number)), left,
+            around=_AROUND_LAYER, limit=min(spent, _SPENT), near=True,
+        )  # fmt: skip
         return with_more(further)
 
     def _without_idle_picks(self, counts: list[int]) -> list[int]:

@@ -29,8 +29,9 @@ def test_a_series_that_rises_is_its_own_fit() -> None:
     np.testing.assert_allclose(never_falling(np.array([0.0, 1.0, 1.0, np.inf])), [0, 1, 1, np.inf])
 
 
+@pytest.mark.parametrize("near", [False, True])
 @pytest.mark.parametrize("limit", [0, 1, 17, 60, 100])
-def test_without_noise_the_limit_is_found(limit: int) -> None:
+def test_without_noise_the_limit_is_found(limit: int, near: bool) -> None:
     asked: list[int] = []
 
     def measure(point: int) -> Spending:
@@ -38,7 +39,7 @@ def test_without_noise_the_limit_is_found(limit: int) -> None:
         share = 1.0 if point == limit else point / max(limit, 0.5)
         return Spending(share <= 1, "", (share,))
 
-    found = furthest(measure, 100)
+    found = furthest(measure, 100, near=near)
     assert found <= limit
     assert found >= limit - max(2, (100 - limit) // 20)  # points lie apart
     assert len(asked) == len(set(asked)) <= 25
@@ -67,3 +68,14 @@ def test_what_cannot_be_measured_is_not_taken() -> None:
 
 def test_less_than_the_budget_can_be_asked_for() -> None:
     assert furthest(lambda point: Spending(point <= 50, "", (point / 50,)), 100, limit=0.5) in range(22, 26)
+
+
+def test_what_is_near_is_found_with_few_measurements() -> None:
+    asked: list[int] = []
+
+    def measure(point: int) -> Spending:
+        asked.append(point)
+        return Spending(point < 3, "", (0.1 if point < 3 else 9.0,))
+
+    assert furthest(measure, 1000, around=0, near=True) == 0
+    assert len(asked) <= 3
