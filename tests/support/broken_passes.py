@@ -75,7 +75,8 @@ class StrictComparison(Pass):
                 continue
             variant = NeuronVariant.parse(node.op, node.attrs)
             if variant.fire == "ge":
-                strict = replace(variant, fire="gt")
+                arithmetic = variant.arithmetic.replace("ge(", "gt(")
+                strict = replace(variant, fire="gt", arithmetic=arithmetic)
                 rewriter.retarget(node, (ops.DOMAIN, strict.op_type), list(node.inputs), strict.attributes())
                 graph.module.add_function(ops.function_proto(strict, graph.module.opset()))
                 outcome.changes += 1

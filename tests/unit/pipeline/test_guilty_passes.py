@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
 import onnx
 import pytest
 
+from snn_optimizer import SNNGraph
 from snn_optimizer.api import Job, bisect, run_job
 from snn_optimizer.errors import InputError
+from snn_optimizer.passes import registry
+from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
 from snn_optimizer.pipeline.manager import Instrument
 from snn_optimizer.pipeline.spec import PassSpec
 from tests.support.broken_passes import BROKEN, network, registered
@@ -102,6 +109,43 @@ def test_every_run_has_a_number_and_those_beyond_the_limit_are_skipped() -> None
     _, report = run_job(network("wrong-column"), Job(pipeline=text, limit=2, instruments=[Listener()]))
     assert heard == [(1, "dead-code", True), (2, "redundancy-elimination", True), (3, "layer-fusion{measured}", False)]
     assert [(r.number, str(r.status)) for r in report.pass_results] == [(1, "unchanged"), (2, "kept"), (3, "skipped")]
+
+
+@pytest.mark.parametrize("name", ["cf_scan_layer_T25__dynamo_noopt", "snntorch_leaky_sub_rate_T25__ts"])
+def test_raising_passes_stand_up_one_by_one(corpus: Path, name: str) -> None:
+    """Each leaves a model that runs; one wrote a loop the next one mended."""
+    path = next((corpus / name).glob("*.onnx"), None)
+    assert path is not None
+    _, report = run_job(path, Job(verify_each=True))
+    assert [r.blame() for r in report.pass_results if r.status == "rolled back"] == []
+    assert all(r.check for r in report.pass_results if r.status == "kept")
+
+
+@dataclass(frozen=True, slots=True)
+class Crashes(Pass):
+    """Raise something that is not ours."""
+
+    name: ClassVar[str] = "crashes"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        raise ZeroDivisionError("by zero")
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "guilty"), [("@hygiene,crashes", "crashes"), ("wrong-column,crashes", "wrong-column")]
+)
+def test_a_pass_that_raises_is_guilty_where_nothing_before_it_is(
+    monkeypatch: pytest.MonkeyPatch, pipeline: str, guilty: str
+) -> None:
+    create = registry.create
+    monkeypatch.setattr(registry, "create", lambda name, *rest: Crashes() if name == "crashes" else create(name, *rest))
+    found = bisect(network("wrong-column"), Job(pipeline=pipeline))
+    assert found.guilty is not None
+    assert found.guilty.name == guilty
+    assert found.alone
+    assert (found.after is None) == (guilty == "crashes")
+    assert found.before is not None
 
 
 def test_bisection_refuses_what_it_cannot_judge() -> None:
