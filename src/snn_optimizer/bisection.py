@@ -43,7 +43,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One model that was judged: the one after ``limit`` runs, the last of them of the pass ``text``."""
+    """One model that was judged: the one after ``limit`` runs, the last of them of the pass ``text``.
+
+    ``level`` is the exactness it was compared at, ``check`` where a command judged it.
+    """
 
     limit: int
     text: str
@@ -163,8 +166,7 @@ def bisect(
             prepared.manager.run(prepared.graph, prepared.pipeline)
         except PassError as error:
             failure = error
-        search = _Search(recorder.models, judge, tell)
-        result = search.run(str(prepared.pipeline), guarded=bool(check), by_claim=not check)
+        result = _Search(recorder.models, judge, tell, by_claim=not check).run(str(prepared.pipeline))
         result.runs = prepared.manager.results
         if result.guilty is None and failure is not None:
             if isinstance(failure, ConvergenceError) or recorder.running is None:
@@ -179,6 +181,8 @@ def bisect(
 def _require(job: Job, check: Sequence[str]) -> None:
     if check and not any(PLACE in word for word in check):
         raise InputError(f"the check command '{shlex.join(check)}' names no model: write {{}} where its file goes")
+    if job.budget.is_set and not check:
+        raise InputError("a budget is for lossy passes, and those need a check command: leave the budget out")
     if job.emit:
         raise InputError("bisection judges what passes do, not the form a result is written in: leave emit out")
     if weakest_claim(parse(job.pipeline)) is Exactness.LOSSY and not check:
@@ -208,22 +212,29 @@ class _Search:
     """Bisects the models of a run, the first of which is the one before any pass."""
 
     def __init__(
-        self, models: Sequence[tuple[PassResult | None, SNNGraph]], judge: Judge, tell: Callable[[Step], None] | None
+        self,
+        models: Sequence[tuple[PassResult | None, SNNGraph]],
+        judge: Judge,
+        tell: Callable[[Step], None] | None,
+        *,
+        by_claim: bool,
     ) -> None:
         self.models = models
         self.judge = judge
         self.tell = tell
+        self.by_claim = by_claim
         self.steps: list[Step] = []
         self._known: dict[tuple[int, Exactness], Finding] = {}
 
-    def run(self, pipeline: str, *, guarded: bool, by_claim: bool) -> Bisection:
+    def run(self, pipeline: str) -> Bisection:
         """Judge the model before any pass, then the last of each claim, and bisect where one is wrong."""
-        ends = self._ends() if by_claim else [(len(self.models) - 1, Exactness.BITWISE)]
-        first = self._judged(0, Exactness.ALGEBRAIC if by_claim else Exactness.BITWISE)
+        ends = self._ends() if self.by_claim else [(len(self.models) - 1, Exactness.BITWISE)]
+        first = self._judged(0, Exactness.ALGEBRAIC if self.by_claim else Exactness.BITWISE)
+        if first.wrong and self.by_claim:
+            raise ExecutionError(f"the model differs from itself, so no pass is to blame: {first.text}")
         if first.wrong:
-            where = "the check fails on the model before any pass" if not by_claim else "the model differs from itself"
-            raise (ExecutionError if by_claim else InputError)(f"{where}, so no pass is to blame: {first.text}")
-        result = Bisection(pipeline, guarded, first, steps=self.steps)
+            raise InputError(f"the check fails on the model before any pass, so no pass is to blame: {first.text}")
+        result = Bisection(pipeline, not self.by_claim, first, steps=self.steps)
         right = 0
         for end, level in ends:
             if end == 0:
@@ -264,7 +275,7 @@ class _Search:
             result, graph = self.models[index]
             self._known[key] = self.judge(graph, level)
             limit, text = (0, "") if result is None else (result.number, result.text)
-            step = Step(limit, text, level.name.lower(), self._known[key])
+            step = Step(limit, text, level.name.lower() if self.by_claim else "check", self._known[key])
             self.steps.append(step)
             if self.tell is not None:
                 self.tell(step)

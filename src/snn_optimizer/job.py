@@ -160,6 +160,8 @@ def prepare(model: Model, job: Job) -> Prepared:
 
 
 def _run_once(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
+    if job.verify_each and not job.verify:
+        raise InputError("verify_each checks every pass and verify=False none: give one of them")
     start = time.perf_counter()
     prepared = prepare(model, job)
     graph, report, guard = prepared.graph, prepared.report, prepared.guard

@@ -135,6 +135,8 @@ def test_a_check_that_takes_too_long_fails(snnopt, model: Path) -> None:
         (["-p", "prune{sparsity=0.5}"], "give a check command"),
         (["-p", "prune{sparsity=0.5}", "--", "true", "{}"], "budget"),
         (["-O2", "-p", "dead-code"], "not both"),
+        (["--max-spike-change", "0.1"], "leave the budget out"),
+        (["--check-timeout", "3"], "leave it out"),
         (["--", "true"], "write {} where its file goes"),
         (["--", "false", "{}"], "fails on the model before any pass"),
         (["--", "no-such-command", "{}"], "'no-such-command' cannot be run"),
@@ -152,7 +154,7 @@ def test_mistakes_are_one_line(
 
 
 def test_a_missing_model(snnopt, tmp_path: Path) -> None:
-    code, _, err = snnopt("bisect", tmp_path / "none.onnx")
+    code, _, err = snnopt("bisect", tmp_path / "none.onnx", "-q")
     assert (code, err.count("\n")) == (2, 1)
 
 

@@ -76,8 +76,11 @@ def bisect(
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
     if check:
         forbid_unbudgeted(text, budget)
+    elif options["check_timeout"] is not None:
+        raise InputError("--check-timeout is for a check command: give one, -- CHECK {}, or leave it out")
     if output is not None:
         _make(output)
+    talk(f"BISECT: running {text} once, then judging what it leaves", quiet=options["quiet"])
     job = Job(
         pipeline=text,
         calibration=options["calib"],
