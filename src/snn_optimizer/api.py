@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from snn_optimizer.analyses import AnalysisManager
+from snn_optimizer.bisection import Bisection, bisect
 from snn_optimizer.errors import InputError, UnknownPassError
 from snn_optimizer.execution import Profile, Session, profile_model
 from snn_optimizer.ir import SNNGraph
@@ -24,9 +25,11 @@ from snn_optimizer.verification import Equivalence
 from snn_optimizer.verification import verify as verify_models
 
 __all__ = [
+    "Bisection",
     "Job",
     "Raised",
     "SNNOptimizer",
+    "bisect",
     "dead_neuron_elimination",
     "layer_fusion",
     "optimize",

@@ -17,6 +17,7 @@ __all__ = ["cli", "main"]
 
 _COMMANDS = {
     "bench": "snn_optimizer.cli.benching",
+    "bisect": "snn_optimizer.cli.bisecting",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",

@@ -23,9 +23,10 @@ from snn_optimizer.cli.options import (
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
+    from snn_optimizer.pipeline.spec import PassSpec
     from snn_optimizer.report import OptimizationReport
 
-__all__ = ["optimize"]
+__all__ = ["LEVELS", "forbid_unbudgeted", "optimize"]
 
 LEVELS = ("0", "1", "2", "3", "z")
 
@@ -70,7 +71,10 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--pass-statistics", is_flag=True, help="Print the counters of every pass.")
 @click.option("--print-after-all", is_flag=True, help="Print the network after every pass.")
 @click.option("--print-after-change", is_flag=True, help="Print the network after every pass that changed it.")
-@click.option("--bisect-limit", type=click.IntRange(min=0), help="Keep the first N passes that change something.")
+@click.option(
+    "--bisect-limit", type=click.IntRange(min=-1), metavar="N", help="Skip runs of passes after the first N; -1: none."
+)
+@click.option("--verify-each", is_flag=True, help="Check every pass that changed something, bitwise ones too.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check passes and result with onnxruntime.")
 @click.option("--strip-metadata", is_flag=True, help="Drop documentation and metadata of nodes (stack traces).")
 @click.option("--external-data/--no-external-data", default=None, help="Weights beside the file.  [default: as needed]")
@@ -96,9 +100,12 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     report_path: Path | None = options["report_path"]
     if report_path is not None and report_path.suffix not in {".json", ".md"}:
         raise InputError(f"report '{report_path}' must end in .json or .md")
+    if options["verify_each"] and not options["verify"]:
+        raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
+    limit = options["bisect_limit"]
     budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
-    _forbid_unbudgeted(text, budget)
+    forbid_unbudgeted(text, budget)
     with progress_bar(quiet=options["quiet"] or options["as_json"]) as progress:
         job = Job(
             pipeline=text,
@@ -110,7 +117,8 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             verify=options["verify"],
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
-            limit=options["bisect_limit"],
+            verify_each=options["verify_each"],
+            limit=None if limit == -1 else limit,
             emit=options["emit"] or "",
             min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
@@ -130,7 +138,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     return 0
 
 
-def _forbid_unbudgeted(text: str, budget: Any) -> None:
+def forbid_unbudgeted(text: str, budget: Any) -> None:
     """Refuse a pass that changes results when nobody said how much it may cost."""
     from snn_optimizer.passes import registry  # noqa: PLC0415 - heavy
     from snn_optimizer.passes.base import Exactness  # noqa: PLC0415
@@ -159,7 +167,15 @@ def _instruments(options: dict[str, Any]) -> list[Any]:
             if options["print_after_all"] or result.status == "kept":
                 talk(f"; after {result.name} ({result.status})\n{graph}")
 
-    return [Printer()] if options["print_after_all"] or options["print_after_change"] else []
+    class Counter(Instrument):
+        """Says the number of every run of a pass."""
+
+        def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
+            talk(f"BISECT: {'running' if runs else 'NOT running'} pass ({number}) {spec}", quiet=options["quiet"])
+
+    counted = options["bisect_limit"] is not None or options["remarks_pattern"] is not None
+    printed = options["print_after_all"] or options["print_after_change"]
+    return [*([Counter()] if counted else []), *([Printer()] if printed else [])]
 
 
 def _write_texts(report: OptimizationReport, report_path: Path | None, remarks_path: Path | None) -> None:

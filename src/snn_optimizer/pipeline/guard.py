@@ -77,6 +77,11 @@ class Guard:
             self._base = self._referee_for(candidate)
         return holds, found
 
+    def check_step(self, before: SNNGraph, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
+        """Return whether the claim of one pass holds between the models before and after it."""
+        equivalence = self._judge(self._referee_for(self.runnable(before)), self.runnable(graph), claim)
+        return equivalence.verdict is not Verdict.DIFFERENT, describe(equivalence)
+
     def accept(self, graph: SNNGraph) -> Spending:
         """Return whether a candidate is within the budget, and what it spends."""
         return self._within_budget(self.runnable(graph))

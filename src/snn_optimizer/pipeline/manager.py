@@ -43,12 +43,18 @@ class Checker(Protocol):
     def check(self, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
         """Return whether the claim holds, and what was found."""
 
+    def check_step(self, before: SNNGraph, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
+        """Return whether the claim of one pass holds between the graphs before and after it, and what was found."""
+
     def accept(self, graph: SNNGraph) -> Spending:
         """Return whether the graph is within the caller's budget, and what it spends."""
 
 
 class Instrument:
     """Observer of a run; printing and timing are instruments."""
+
+    def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
+        """Hear which run of a pass comes next, and whether it runs or is beyond the limit."""
 
     def after_pass(self, result: PassResult, graph: SNNGraph) -> None:
         """Look at the graph after a pass, whatever it did."""
@@ -66,7 +72,10 @@ class PassManager:
         Guards passes that claim less than BITWISE; without one nothing is checked.
     instruments : sequence of Instrument
     limit : int, optional
-        Number of pass runs that may change the graph (``--bisect-limit``).
+        Runs of passes beyond this number are skipped (``--bisect-limit``). Every run has its number, whether it
+        finds something to do or not; up to the limit the numbers do not depend on it.
+    verify_each : bool
+        Check every pass that changed something against the graph before it, whatever it claims.
     """
 
     domain: InputDomain = field(default_factory=InputDomain)
@@ -76,9 +85,11 @@ class PassManager:
     has_budget: bool = False
     instruments: Sequence[Instrument] = ()
     limit: int | None = None
+    verify_each: bool = False
     frontend: Frontend = field(default_factory=Frontend)
     results: list[PassResult] = field(default_factory=list)
     _rejected: set[str] = field(default_factory=set)
+    _runs: int = 0
     _size: tuple[int, int, int] | None = None  # parameters, neurons, nodes after the last pass
     _analyses: AnalysisManager | None = None  # facts about the graph, kept until a pass changes it
 
@@ -120,16 +131,20 @@ class PassManager:
 
     def _run_pass(self, graph: SNNGraph, spec: PassSpec, one: Pass) -> int:
         key = str(spec)
-        result = PassResult(name=one.name, claim=one.claim.name.lower())
-        self._size = self._size or _size_of(graph)
-        result.params_before, result.neurons_before, result.nodes_before = self._size
         if key in self._rejected:
             return 0
-        if self.limit is not None and sum(r.status is PassStatus.KEPT for r in self.results) >= self.limit:
+        self._runs += 1
+        result = PassResult(name=one.name, claim=one.claim.name.lower(), number=self._runs, text=key)
+        self._size = self._size or _size_of(graph)
+        result.params_before, result.neurons_before, result.nodes_before = self._size
+        runs = self.limit is None or result.number <= self.limit
+        for instrument in self.instruments:
+            instrument.before_pass(result.number, spec, runs=runs)
+        if not runs:
             result.status, result.reason = PassStatus.SKIPPED, f"bisect limit {self.limit}"
             self._finish(result, graph)
             return 0
-        may_fail = one.claim is not Exactness.BITWISE or one.confirmed
+        may_fail = one.claim is not Exactness.BITWISE or one.confirmed or self.verify_each
         snapshot = graph.copy(share_weights=True) if may_fail else None
         interface = _interface(graph)
         outcome = self._transform(graph, one, result)
@@ -142,7 +157,7 @@ class PassManager:
             self._verify(graph, interface, one)
             result.status = PassStatus.KEPT
             confirm = one.confirmed or claim < one.claim  # what is claimed of this model only is confirmed by running
-            if snapshot is not None and not self._guard(graph, claim, result, confirm=confirm):
+            if snapshot is not None and not self._guard(snapshot, graph, claim, result, confirm=confirm):
                 graph.become(snapshot)
                 result.status = PassStatus.ROLLED_BACK
                 self._rejected.add(key)
@@ -183,11 +198,16 @@ class PassManager:
         if _interface(graph) != interface:
             raise PassError(f"pass '{one.name}' changed the inputs or outputs of the model")
 
-    def _guard(self, graph: SNNGraph, claim: Exactness, result: PassResult, *, confirm: bool) -> bool:
-        if self.checker is None or (claim is Exactness.BITWISE and not confirm):
+    def _guard(self, before: SNNGraph, graph: SNNGraph, claim: Exactness, result: PassResult, *, confirm: bool) -> bool:
+        weaker = claim is not Exactness.BITWISE or confirm
+        if self.checker is None or not (weaker or self.verify_each):
             return True
         start = time.perf_counter()
-        holds, found = self.checker.check(graph, claim)
+        holds, found = True, ""
+        if self.verify_each and claim is not Exactness.LOSSY:  # that one changes results, and is held to the budget
+            holds, found = self.checker.check_step(before, graph, claim)
+        if holds and weaker:
+            holds, found = self.checker.check(graph, claim)
         result.check_seconds = time.perf_counter() - start
         result.check = found
         if not holds:

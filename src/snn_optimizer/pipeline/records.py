@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from snn_optimizer.remarks import Remark
+from snn_optimizer.remarks import Remark, RemarkKind
 
 __all__ = ["PassResult", "PassStatus"]
 
@@ -28,6 +28,10 @@ class PassResult:
     ----------
     name : str
         Canonical name of the pass.
+    number : int
+        Of this run of a pass, from 1; what ``--bisect-limit`` counts.
+    text : str
+        The pass with its options as pipeline text.
     neurons_removed, layers_fused : int
         What remains of its work; zero when it was rolled back.
     params_before, params_after : int
@@ -67,6 +71,21 @@ class PassResult:
     check_seconds: float = 0.0
     statistics: dict[str, int] = field(default_factory=dict)
     remarks: list[Remark] = field(default_factory=list)
+    number: int = 0
+    text: str = ""
+
+    @property
+    def applied(self) -> list[str]:
+        """The rules it applied, each with its place."""
+        return [f"{r.rule} at {r.place}" for r in self.remarks if r.kind is RemarkKind.APPLIED]
+
+    def blame(self, *, shown: int = 3) -> str:
+        """Say in one phrase what it did and where, as far as its remarks tell."""
+        applied = self.applied
+        if not applied:
+            return f"made {self.changes:,} changes"
+        more = f" and {len(applied) - shown:,} more" if len(applied) > shown else ""
+        return f"applied {', '.join(applied[:shown])}{more}"
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-serializable form."""

@@ -45,7 +45,8 @@ def _drop(rewriter: Rewriter, step: StepGraph, index: GraphIndex) -> int:
         [*(scan.inputs[k] for k in states), *scan.inputs[carried:]],
         [*(scan.outputs[k] for k in states), *(scan.outputs[k] for k in results)],
     )
-    axes = scan.attrs.get("scan_output_axes")
-    if axes is not None:
-        rewriter.set_attribute(scan, "scan_output_axes", [int(axes[k - carried]) for k in results] or None)
+    for name in ("scan_output_axes", "scan_output_directions"):
+        listed = scan.attrs.get(name)
+        if listed is not None:
+            rewriter.set_attribute(scan, name, [int(listed[k - carried]) for k in results] or None)
     return dropped

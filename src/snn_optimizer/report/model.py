@@ -206,7 +206,7 @@ class OptimizationReport:
 def describe_result(result: PassResult) -> str:
     """Say in one phrase what a pass did."""
     if result.status is PassStatus.ROLLED_BACK:
-        return f"rolled back: {result.reason}"
+        return f"rolled back: {result.reason} (it {result.blame()})"
     if result.status is PassStatus.SKIPPED:
         return f"skipped: {result.reason}"
     if result.status is PassStatus.UNCHANGED:

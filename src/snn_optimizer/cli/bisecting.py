@@ -1,0 +1,170 @@
+"""``snnopt bisect``."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from snn_optimizer.cli.console import print_json, talk
+from snn_optimizer.cli.optimizing import LEVELS, forbid_unbudgeted
+from snn_optimizer.cli.options import (
+    domain_of,
+    frontend_of,
+    input_max_active_option,
+    input_range_option,
+    json_option,
+    model_argument,
+    quiet_option,
+    seed_option,
+)
+from snn_optimizer.errors import InputError, OutputError
+
+if TYPE_CHECKING:
+    from snn_optimizer.api import Bisection
+
+__all__ = ["bisect"]
+
+SHOWN = 8  # applied rules that are listed
+
+
+@click.command(short_help="Find the pass that makes a result wrong.")
+@model_argument()
+@click.argument("check", nargs=-1, metavar="[-- CHECK {}]")
+@click.option("-O", "level", type=click.Choice(LEVELS), default=None, help="Level: -O0 to -O3, -Oz.  [default: -O2]")
+@click.option("-p", "--pipeline", help="Pipeline text instead of a level.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the models around the guilty pass.")
+@click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels.")
+@click.option("--max-accuracy-drop", type=float, help="Budget of a lossy pipeline; so are the next two.")
+@click.option("--max-decision-change", type=float)
+@click.option("--max-spike-change", type=float)
+@click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
+@click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
+@click.option("--check-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a check may take.")
+@input_range_option
+@input_max_active_option
+@seed_option
+@json_option
+@quiet_option
+def bisect(
+    model: Path,
+    check: tuple[str, ...],
+    level: str | None,
+    pipeline: str | None,
+    output: Path | None,
+    **options: Any,
+) -> int:
+    """Find the first run of a pass whose result is wrong, and name it with its rules and places.
+
+    Without CHECK a result is wrong when it differs from MODEL in onnxruntime. CHECK is a command that gets
+    the file of a candidate in the place of {} and exits with 0 when it is good.
+
+    \b
+    snnopt bisect net.onnx -O2 -o found
+    snnopt bisect net.onnx -O3 --calib train.npz -- python check.py {}
+
+    Exit codes: 0 nothing wrong, 1 found the pass, 2 your input, 3 our bug, 4 cannot tell.
+    """  # noqa: D301 - a backspace keeps click from filling the lines
+    from snn_optimizer.api import Job, bisect  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
+
+    if level is not None and pipeline is not None:
+        raise InputError("give a level or a pipeline (-O or -p), not both")
+    budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
+    text = pipeline if pipeline is not None else f"@O{level or '2'}"
+    if check:
+        forbid_unbudgeted(text, budget)
+    elif options["check_timeout"] is not None:
+        raise InputError("--check-timeout is for a check command: give one, -- CHECK {}, or leave it out")
+    if output is not None:
+        _make(output)
+    talk(f"BISECT: running {text} once, then judging what it leaves", quiet=options["quiet"])
+    job = Job(
+        pipeline=text,
+        calibration=options["calib"],
+        budget=budget,
+        domain=domain_of(options["input_ranges"], options["input_max_active"]),
+        seed=options["seed"],
+        frontend=frontend_of(options["states"], options["custom_ops"]),
+    )
+    found = bisect(
+        model,
+        job,
+        check,
+        timeout=options["check_timeout"],
+        tell=lambda step: talk(f"BISECT: {step}", quiet=options["quiet"]),
+    )
+    commands = _commands(model, text, output, found, options)
+    written = [] if output is None or found.guilty is None else _write(output, found, commands)
+    if options["as_json"]:
+        print_json(found.to_json() | {"written": [str(p) for p in written], "reproduce": commands})
+    else:
+        _print(found, written, commands)
+    if found.guilty is not None:
+        return 1
+    return 4 if found.finding.wrong is None else 0
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"'{folder}': cannot make the folder: {error.strerror or error}") from error
+
+
+def _commands(model: Path, text: str, folder: Path | None, found: Bisection, options: dict[str, Any]) -> list[str]:
+    """Return the commands that make the wrong model again, the one from the saved model only where it does."""
+    if found.guilty is None:
+        return []
+    shared = [] if found.guarded else ["--no-verify"]
+    for name in ("calib", "max_accuracy_drop", "max_decision_change", "max_spike_change", "states", "custom_ops"):
+        if options[name] is not None:
+            shared += [f"--{name.replace('_', '-')}", str(options[name])]
+    shared += [word for text in options["input_ranges"] for word in ("--input-range", text)]
+    shared += [word for text in options["input_max_active"] for word in ("--input-max-active", text)]
+    shared += ["--seed", str(options["seed"])] if options["seed"] else []
+    limit = ["--bisect-limit", str(found.guilty.number)]
+    commands = [["snnopt", "optimize", str(model), "-o", "wrong.onnx", "-p", text, *limit, *shared]]
+    if folder is not None and found.alone:
+        before = str(folder / "before.onnx")
+        commands.append(["snnopt", "optimize", before, "-o", "wrong.onnx", "-p", found.guilty.text, *shared])
+    return [shlex.join(command) for command in commands]
+
+
+def _write(folder: Path, found: Bisection, commands: list[str]) -> list[Path]:
+    from snn_optimizer.execution.data import save_arrays  # noqa: PLC0415 - heavy
+    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
+
+    written: list[Path] = []
+    for name, graph in (("before.onnx", found.before), ("after.onnx", found.after)):
+        if graph is not None:
+            graph.save(folder / name)
+            written.append(folder / name)
+    if found.finding.counterexample is not None:
+        save_arrays(folder / "counterexample.npz", dict(found.finding.counterexample))
+        written.append(folder / "counterexample.npz")
+    write_text(folder / "reproduce.sh", "".join(f"{command}\n" for command in commands))
+    return [*written, folder / "reproduce.sh"]
+
+
+def _print(found: Bisection, written: list[Path], commands: list[str]) -> None:
+    guilty = found.guilty
+    if guilty is None:
+        word = "cannot tell" if found.finding.wrong is None else "nothing wrong"
+        click.echo(f"{word} after {len(found.runs)} runs of passes: {found.finding.text}")
+        return
+    click.echo(f"guilty     pass ({guilty.number}) {guilty.text}")
+    click.echo(f"found      {found.finding.text}")
+    if found.after is not None:
+        click.echo(f"claim      {guilty.claim}, {guilty.changes:,} changes")
+    applied = guilty.applied
+    for place in applied[:SHOWN]:
+        click.echo(f"applied    {place}")
+    if len(applied) > SHOWN:
+        click.echo(f"applied    {len(applied) - SHOWN:,} more")
+    for path in written:
+        click.echo(f"wrote      {path}")
+    for command in commands:
+        click.echo(f"reproduce  {command}")
