@@ -42,7 +42,7 @@ class CompressUnits(Pass):
         Pull of the old weights in the refit, as a share of the signals' mean second moment.
     inputs : bool
         Whether elements of the model's inputs count as units: those that the first layers can do without are not
-        read any more. The interface stays. Not with ``fraction``.
+        read any more, where that makes the network clearly smaller. The interface stays. Not with ``fraction``.
     """
 
     name: ClassVar[str] = "compress-units"

@@ -22,6 +22,7 @@ __all__ = ["Smaller", "UnitSearch", "smaller"]
 _ROUNDS: Final = 2  # in which each layer alone is tried for more
 _AROUND_LAYER: Final = 4
 _SPENT: Final = 0.9  # share of the budget: what is the smallest of many tries on the same samples was lucky on them
+_CLEARLY: Final = 0.85
 _LEAST: Final = 0.5  # share of the budget that a layer alone may spend in any case
 
 
@@ -68,17 +69,34 @@ class UnitSearch:
     _spent: dict[tuple[int, ...], Spending] = field(default_factory=dict)
 
     def counts(self) -> list[int]:
-        """Return how many units of each layer go."""
-        prices = np.sort(np.concatenate([order.costs for order in self.orders]))
+        """Return how many units of each layer go.
+
+        Not reading inputs is worth it only where that makes the network clearly smaller: what new samples would tell
+        by inputs that were quiet so far, nothing measures.
+        """
+        layers = [i for i, order in enumerate(self.orders) if order.name not in self.opened]
+        found = self._found(layers) if layers else [0] * len(self.orders)
+        if len(layers) == len(self.orders):
+            return found
+        skipping = self._found(range(len(self.orders)))
+        whole, less = (smaller(self.shrinker, self.orders, each).graph.total_params for each in (found, skipping))
+        return skipping if less <= _CLEARLY * whole else found
+
+    def _found(self, layers: Sequence[int]) -> list[int]:
+        """Return the counts of a search over some of the layers."""
+        prices = np.sort(np.concatenate([self.orders[layer].costs for layer in layers]))
 
         def up_to(number: int) -> list[int]:
             limit = prices[number - 1] if number else -1.0
-            return [int(np.searchsorted(order.costs, limit, side="right")) for order in self.orders]
+            return [
+                int(np.searchsorted(order.costs, limit, side="right")) if i in layers else 0
+                for i, order in enumerate(self.orders)
+            ]
 
         counts = up_to(furthest(lambda number: self._measured(up_to(number)), len(prices), limit=_SPENT))
         for _ in range(_ROUNDS):
             before = list(counts)
-            for layer in range(len(counts)):
+            for layer in layers:
                 counts = self._pushed(counts, layer)
             if counts == before:
                 break
