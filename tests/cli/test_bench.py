@@ -9,20 +9,9 @@ import numpy as np
 import onnx
 import pytest
 
-from snn_optimizer.cli.main import run
 from snn_optimizer.execution.benchmark import Trains, benchmark
 from snn_optimizer.projection_costs import ProjectionCosts
 from tests.support.models import mlp, spike_trains
-
-
-@pytest.fixture
-def snnopt(capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from snn_optimizer.cli.main import run
 from snn_optimizer.execution import Dataset, load_dataset
 from snn_optimizer.verification import verify
 from tests.support.broken_passes import network, registered
@@ -28,16 +27,6 @@ sys.exit(len(onnx.load(sys.argv[2]).graph.node) > int(sys.argv[1]))
 def _broken_passes(tmp_path_factory):
     with registered(tmp_path_factory.mktemp("distribution")):
         yield
-
-
-@pytest.fixture
-def snnopt(capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

@@ -12,18 +12,7 @@ import numpy as np
 import onnx
 import pytest
 
-from snn_optimizer.cli.main import run
 from snn_optimizer.execution import Profile, Session
-
-
-@pytest.fixture
-def snnopt(capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_optimize_writes_a_smaller_model_and_explains_itself(snnopt, models: Path, tmp_path: Path) -> None:

@@ -6,19 +6,6 @@ import json
 from pathlib import Path
 
 import numpy as np
-import pytest
-
-from snn_optimizer.cli.main import run
-
-
-@pytest.fixture
-def snnopt(capsys):
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(a) for a in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def optimized(snnopt, models: Path, folder: Path, *options: str) -> dict:

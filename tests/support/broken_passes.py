@@ -104,6 +104,17 @@ class LostEpsilon(LayerFusion):
 BROKEN: dict[str, type[Pass]] = {one.name: one for one in (WrongColumn, ForgottenBias, StrictComparison, LostEpsilon)}
 
 
+@dataclass(frozen=True, slots=True)
+class Crashes(Pass):
+    """Raise something that is not ours."""
+
+    name: ClassVar[str] = "crashes"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        raise ZeroDivisionError("by zero")
+
+
 def network(broken: str) -> onnx.ModelProto:
     """Return a network in which a pass finds something to do wrong: `x` [8, batch, 8] to `spikes`."""
     rng = np.random.default_rng(3)

@@ -19,7 +19,7 @@ from snn_optimizer.analyses.manager import AnalysisManager
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.analyses.unit_groups import Contraction, UnitGroups
 from snn_optimizer.analyses.whole_values import WholeValues
-from snn_optimizer.ir import Module, array_of
+from snn_optimizer.ir import Module, array_of, is_unscaled
 
 __all__ = ["SIGNIFICANT", "ExactSums", "grid_exponent", "largest_sum"]
 
@@ -60,7 +60,7 @@ def _is_exact(contraction: Contraction, largest: int | None) -> bool:
     weights = contraction_matrix(contraction)
     if largest is None or weights.dtype != np.float32 or not np.isfinite(weights).all():
         return False
-    if node.op == "Gemm" and (float(node.attrs.get("alpha", 1.0)) != 1.0 or float(node.attrs.get("beta", 1.0)) != 1.0):
+    if not is_unscaled(node):
         return False
     bias: npt.NDArray[Any] = np.zeros(1, np.float32)
     if slot is not None and len(node.inputs) > slot and node.inputs[slot].name:

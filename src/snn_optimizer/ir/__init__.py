@@ -32,6 +32,7 @@ from snn_optimizer.ir.types import (
     is_constant,
     is_missing,
     is_standard,
+    is_unscaled,
     reads_of,
     shape_of_constant,
 )
@@ -70,6 +71,7 @@ __all__ = [
     "is_encoded",
     "is_missing",
     "is_standard",
+    "is_unscaled",
     "print_graph",
     "reads_of",
     "remove_dead",

@@ -131,6 +131,11 @@ def is_standard(node: Node, *ops: str) -> bool:
     return not node.domain and (not ops or node.op in ops)
 
 
+def is_unscaled(node: Node) -> bool:
+    """Tell whether a linear node multiplies neither its product nor its bias by a factor."""
+    return node.op != "Gemm" or all(float(node.attrs.get(name, 1.0)) == 1.0 for name in ("alpha", "beta"))
+
+
 def is_missing(value: Value) -> bool:
     """Tell whether a slot holds no value (an optional input or output left out)."""
     return not value.name

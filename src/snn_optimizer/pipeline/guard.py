@@ -141,9 +141,10 @@ class Guard:
         """Return what a candidate costs on the data and on its mixtures, these only where the first is not hopeless."""
         if not self._scores:
             original = Session(self.original)
-            fractions = FRACTIONS if self.unseen is None else self._strength(original, measured)
+            plain = score(original, measured)
+            fractions = FRACTIONS if self.unseen is None else self._strength(original, measured, plain)
             sets = [self._mixture(measured, i, share) for i, share in enumerate(fractions)]
-            self._scores = [(each, score(original, each)) for each in (measured, *sets)]
+            self._scores = [(measured, plain), *((each, score(original, each)) for each in sets)]
         spent: list[dict[str, float | None]] = []
         for data, before in self._scores:
             spent.append(self._spent(before, score(session, data)))
@@ -151,9 +152,8 @@ class Guard:
                 break
         return spent
 
-    def _strength(self, original: Session, measured: Dataset) -> tuple[float, ...]:
-        """Return the shares to exchange in the mixtures of samples not used for a fit."""
-        plain = score(original, measured)
+    def _strength(self, original: Session, measured: Dataset, plain: Scores) -> tuple[float, ...]:
+        """Return the shares to exchange in the mixtures of samples not used for a fit, on which it scored ``plain``."""
         for share in TRIED[:-1]:
             if plain.decisions_changed(score(original, self._mixture(measured, 0, share))) >= UNSURE:
                 return (share,) * MIXTURES_UNSEEN

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import statistics
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.execution import Dataset, Session
+from snn_optimizer.execution.timing import in_turns, ratio_of, summary
 
 __all__ = ["Stopwatch"]
 
 SECONDS = 1.0  # for one model, once there are enough turns
-FEWEST, MOST = 15, 101  # turns
+FEWEST = 15  # turns
 
 
 class Stopwatch:
@@ -31,7 +29,7 @@ class Stopwatch:
 
     def __init__(self, original: Path, data: Dataset) -> None:
         self._feeds: Mapping[str, npt.NDArray[Any]] = data.take(slice(0, data.fixed_batch or 1)).feeds
-        self._original = Session(original, optimize=True)
+        self._original = Session(original, optimize=True).prepare(self._feeds)
 
     def measure(self, model: Path) -> tuple[float, float]:
         """Return the median ratio to the original and the median milliseconds, with one thread.
@@ -41,17 +39,6 @@ class Stopwatch:
         ExecutionError
             If the model does not run.
         """
-        session = Session(model, optimize=True)
-        for each in (self._original, session):
-            self._seconds(each)  # the first run allocates
-        turns: list[tuple[float, float]] = []
-        end = time.perf_counter() + SECONDS
-        while len(turns) < FEWEST or (len(turns) < MOST and time.perf_counter() < end):
-            turns.append((self._seconds(self._original), self._seconds(session)))
-        before, after = np.asarray(turns).T
-        return float(np.median(after / before)), 1000 * statistics.median(after.tolist())
-
-    def _seconds(self, session: Session) -> float:
-        start = time.perf_counter()
-        session.run(self._feeds)
-        return time.perf_counter() - start
+        calls = {"before": self._original, "after": Session(model, optimize=True).prepare(self._feeds)}
+        times = in_turns(calls, seconds=SECONDS, fewest=FEWEST)
+        return ratio_of(times["after"], times["before"]).median, 1000 * summary(times["after"]).median

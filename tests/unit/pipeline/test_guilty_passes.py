@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
 
 import onnx
 import pytest
 
-from snn_optimizer import SNNGraph
 from snn_optimizer.api import Job, bisect, run_job
 from snn_optimizer.errors import InputError
 from snn_optimizer.passes import registry
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
 from snn_optimizer.pipeline.manager import Instrument
 from snn_optimizer.pipeline.spec import PassSpec
-from tests.support.broken_passes import BROKEN, network, registered
+from tests.support.broken_passes import BROKEN, Crashes, network, registered
 
 PLACES = {
     "wrong-column": "lif1",
@@ -119,17 +115,6 @@ def test_raising_passes_stand_up_one_by_one(corpus: Path, name: str) -> None:
     _, report = run_job(path, Job(verify_each=True))
     assert [r.blame() for r in report.pass_results if r.status == "rolled back"] == []
     assert all(r.check for r in report.pass_results if r.status == "kept")
-
-
-@dataclass(frozen=True, slots=True)
-class Crashes(Pass):
-    """Raise something that is not ours."""
-
-    name: ClassVar[str] = "crashes"
-    exactness: ClassVar[Exactness] = Exactness.BITWISE
-
-    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
-        raise ZeroDivisionError("by zero")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from snn_optimizer.ir import InputDomain, Rewriter, Use, array_of
 from snn_optimizer.passes import registry
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
 from snn_optimizer.pipeline.manager import Instrument
+from tests.support.broken_passes import Crashes
 
 
 def network() -> SNNGraph:
@@ -38,17 +39,6 @@ class Doubles(Pass):
         rewriter.edit_constant([Use(node, 1)], array_of(node.inputs[1]) * 2)
         rewriter.finish()
         return Outcome(changes=1)
-
-
-@dataclass(frozen=True, slots=True)
-class Crashes(Pass):
-    """Raise something that is not ours."""
-
-    name: ClassVar[str] = "crashes"
-    exactness: ClassVar[Exactness] = Exactness.BITWISE
-
-    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
-        raise ZeroDivisionError("by zero")
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,6 +38,7 @@ from snn_optimizer.ir import (
     dtype_of_constant,
     is_missing,
     is_standard,
+    is_unscaled,
     shape_of_constant,
 )
 from snn_optimizer.ir.gathered_products import MINIMUM_OPSET, GatheredProducts
@@ -266,8 +267,7 @@ def _refusal(node: Node, shape: Shape | None, opset: int, binary: BinaryValues) 
         return Refusal("no-matrix", f"'{weights.name}' has {len(shape_of_constant(weights) or ())} axes, not two")
     if dtype_of_constant(weights) != np.float32:
         return Refusal("element-type", f"its weights are {dtype_of_constant(weights)}, not float32")
-    factors = (node.attrs.get("alpha", 1.0), node.attrs.get("beta", 1.0))
-    if node.op == "Gemm" and (any(float(each) != 1.0 for each in factors) or node.attrs.get("transA", 0)):
+    if not is_unscaled(node) or (node.op == "Gemm" and node.attrs.get("transA", 0)):
         return Refusal("scaled-product", "a Gemm with alpha, beta or transA is left alone")
     if opset < MINIMUM_OPSET:
         return Refusal("old-opset", f"the model has opset {opset}, the form needs {MINIMUM_OPSET}")

@@ -24,7 +24,7 @@ from snn_optimizer.analyses import AnalysisManager, Contraction, UnitGroups, Val
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.analyses.whole_values import WholeValues
 from snn_optimizer.errors import PassOptionError
-from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.ir import Rewriter, SNNGraph, is_unscaled
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.weights.level_forms import Writer
 from snn_optimizer.passes.weights.rounding import Levels, Scales, largest_level, nearest
@@ -183,10 +183,7 @@ class QuantizeWeights(Pass):
             return Refusal(
                 "too-small", f"{weights.size:,} weights, below {self.smallest:,} (smallest=): integers would be slower"
             )
-        plain = node.op == "MatMul" or (
-            float(node.attrs.get("alpha", 1.0)) == 1.0 and float(node.attrs.get("beta", 1.0)) == 1.0
-        )
-        return None if plain else Refusal("scaled-product", "a Gemm with alpha or beta is summed in float")
+        return None if is_unscaled(node) else Refusal("scaled-product", "a Gemm with alpha or beta is summed in float")
 
     # -- how -------------------------------------------------------------------------------
 

@@ -67,6 +67,7 @@ class UnitSearch:
     context: PassContext
     opened: Mapping[str, int]
     _spent: dict[tuple[int, ...], Spending] = field(default_factory=dict)
+    _parameters: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def counts(self) -> list[int]:
         """Return how many units of each layer go.
@@ -79,7 +80,8 @@ class UnitSearch:
         if len(layers) == len(self.orders):
             return found
         skipping = self._found(range(len(self.orders)))
-        whole, less = (smaller(self.shrinker, self.orders, each).graph.total_params for each in (found, skipping))
+        whole = self._parameters.get(tuple(found), self.shrinker.graph.total_params)  # nothing gone is not measured
+        less = self._parameters.get(tuple(skipping), whole)
         return skipping if less <= _CLEARLY * whole else found
 
     def _found(self, layers: Sequence[int]) -> list[int]:
@@ -130,10 +132,11 @@ class UnitSearch:
         if key not in self._spent:
             assert self.context.accept is not None  # the caller looked
             found = smaller(self.shrinker, self.orders, key)
+            self._parameters[key] = found.graph.total_params
             self._spent[key] = self.context.accept(found.graph)
             self.context.note(
                 "frontier", "model",
-                f"{found.graph.total_params:,} parameters, {sum(key)} units gone: {self._spent[key]}",
+                f"{self._parameters[key]:,} parameters, {sum(key)} units gone: {self._spent[key]}",
                 units=sum(key),
             )  # fmt: skip
         return self._spent[key]
