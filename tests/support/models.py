@@ -235,6 +235,21 @@ def recurrent(
     return builder.build()
 
 
+def directly_fed(steps: int = 5) -> onnx.ModelProto:
+    """A network that is shown one input, without a time axis, at all of its steps."""
+    builder = ModelBuilder(3)
+    builder.input("x", ("batch", 8))
+    current = builder.linear("fc1", "x", builder.weights(12, 8, scale=3.0), np.full(12, 0.1))
+    one = builder.node("Unsqueeze", [current, builder.constant("first", [0], np.int64)], "one")
+    held = builder.node("Expand", [one, builder.constant("steps", [steps, 1, 1], np.int64)], "held")
+    spikes = builder.neuron("lif1", LIF, held)[0]
+    rows = builder.reshape(spikes, "fc2.rows", (-1, 12))
+    current = builder.linear("fc2", rows, builder.weights(4, 12, scale=2.0), np.full(4, 0.1))
+    builder.neuron("lif2", LIF, builder.reshape(current, "lif2.x", (steps, -1, 4)), outputs=("spikes", "lif2.v"))
+    builder.output("spikes", (steps, "batch", 4))
+    return builder.build()
+
+
 def streaming(
     sizes: Sequence[int] = (8, 16, 4), *, variant: NeuronVariant = LIF, seed: int = 0, **parameters
 ) -> onnx.ModelProto:

@@ -17,11 +17,12 @@ import numpy.typing as npt
 
 from snn_optimizer import ops
 from snn_optimizer.errors import ExecutionError
+from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
 
-__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time", "signal_outputs"]
+__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time", "signal_outputs", "steps_of"]
 
 Array = npt.NDArray[Any]
 
@@ -115,6 +116,23 @@ class Observer:
         names = list(dict.fromkeys(name for tap in self.taps for name in signal_outputs(tap)))
         values = self.session.run(feeds, names)
         return {tap.population: over_time(tap, values[tap.s], values) for tap in self.taps}
+
+
+def steps_of(observer: Observer, dataset: Dataset) -> int:
+    """Return how many time steps the network runs for one sample.
+
+    An input with a time axis tells. A network that is shown one input at all steps counts them itself: they are those
+    of its populations, seen in one run.
+
+    Raises
+    ------
+    ExecutionError
+        If the model does not run.
+    """
+    if dataset.steps > 1 or not observer.taps:
+        return dataset.steps
+    found = {len(train) for train in observer.trains(next(dataset.batches(1)).feeds).values()}
+    return found.pop() if len(found) == 1 else dataset.steps
 
 
 def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:

@@ -11,6 +11,7 @@ import onnx
 
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed, expose
+from snn_optimizer.execution.observe import Observer, steps_of
 from snn_optimizer.execution.ort import Session
 
 __all__ = ["Signals"]
@@ -40,13 +41,17 @@ class Signals:
         exposed, self._places = expose(model, names)
         self._session = Session(exposed)
         self._dataset = dataset
+        self._steps = steps_of(Observer(model), dataset)
         self._major: dict[str, bool] = {}
         self._turned: Mapping[str, Array] | None = None
 
     def record(self) -> dict[str, Array]:
-        """Return the values that could be placed in time; one whose first axes are neither is left out."""
+        """Return the values that could be placed in time; one whose first axes are neither is left out.
+
+        A value that is the same at all steps is a view with stride 0.
+        """
         parts: dict[str, list[Array]] = {name: [] for name in self._places}
-        steps = self._dataset.steps
+        steps = self._steps
         for batch in self._dataset.batches(_BATCH):
             values = self._run(batch)
             for name, place in self._places.items():
@@ -55,7 +60,11 @@ class Signals:
                     parts.pop(name, None)
                 elif name in parts:
                     parts[name].append(found)
-        return {name: np.concatenate(each, axis=1) for name, each in parts.items() if each}
+        whole = {name: np.concatenate(each, axis=1) for name, each in parts.items() if each}
+        return {
+            name: np.broadcast_to(each, (steps, *each.shape[1:])) if len(each) == 1 else each
+            for name, each in whole.items()
+        }
 
     def _run(self, batch: Dataset) -> Mapping[str, Array]:
         return self._session.run(batch.feeds, list(dict.fromkeys(p.output for p in self._places.values())))
@@ -71,7 +80,7 @@ class Signals:
                 return value.reshape(steps, samples, *value.shape[1:])
             return np.swapaxes(value.reshape(samples, steps, *value.shape[1:]), 0, 1)
         if value.ndim >= 2 and len(value) == samples:  # the same at all steps
-            return np.broadcast_to(value, (steps, *value.shape))
+            return value[np.newaxis]
         return None
 
     def _is_time_major(self, name: str, place: Exposed, value: Array, batch: Dataset, steps: int) -> bool:

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from snn_optimizer.execution import Dataset, Observer
 from snn_optimizer.execution.activity import MeasuredActivity
+from snn_optimizer.execution.observe import steps_of
 from snn_optimizer.ir import Node, SNNGraph, is_standard, weights_of, weights_shape
 
 __all__ = ["AC_ENERGY", "MAC_ENERGY", "Costs", "LayerCosts", "measure_costs"]
@@ -107,25 +108,25 @@ def measure_costs(
     linear = [node for node in nodes if _is_linear(node)]
     signals = MeasuredActivity(dataset).read_by(graph, linear)
     layers = tuple(_layer(node, found, dataset.samples) for node, found in zip(linear, signals, strict=True))
+    observer = Observer(graph.to_onnx())
     weights, zeros = sum(layer.weights for layer in layers), sum(layer.zeros for layer in layers)
     macs = sum(layer.macs or 0.0 for layer in layers)
     acs = sum(layer.acs or 0.0 for layer in layers)
     return Costs(
         footprint=graph.module.parameter_bytes(),
         connection_sparsity=zeros / weights if weights else 0.0,
-        activation_sparsity=_activation_sparsity(graph, dataset),
+        activation_sparsity=_activation_sparsity(observer, dataset),
         dense=sum(layer.dense or 0.0 for layer in layers),
         effective_macs=macs,
         effective_acs=acs,
         energy=macs * mac_energy + acs * ac_energy,
         layers=layers,
         samples=dataset.samples,
-        steps=dataset.steps,
+        steps=steps_of(observer, dataset),
     )
 
 
-def _activation_sparsity(graph: SNNGraph, dataset: Dataset) -> float:
-    observer = Observer(graph.to_onnx())
+def _activation_sparsity(observer: Observer, dataset: Dataset) -> float:
     spiking = {tap.population for tap in observer.taps if tap.variant.spiking}
     nonzero = total = 0
     for batch in dataset.batches(64):

@@ -17,7 +17,7 @@ from snn_optimizer.execution import Session
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.report.costs import Costs, measure_costs
-from tests.support.models import conv, mlp, recurrent, spike_trains
+from tests.support.models import conv, directly_fed, mlp, recurrent, spike_trains
 
 
 def measured(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> Costs:
@@ -63,6 +63,12 @@ def connections(maps: np.ndarray, kernel: np.ndarray, strides, pads, dilations, 
             inside = 0 <= at[0] < high and 0 <= at[1] < wide
             total += inside and maps[n, channel, at[0], at[1]] != 0
     return total
+
+
+def test_one_input_for_the_whole_run_is_multiplied_once() -> None:
+    costs = measured(directly_fed(steps=5), {"x": np.ones((70, 8), np.float32)})
+    assert costs.steps == 5
+    assert [layer.dense for layer in costs.layers] == [8 * 12, 5 * 12 * 4]
 
 
 @pytest.mark.parametrize(

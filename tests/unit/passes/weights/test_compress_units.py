@@ -18,7 +18,7 @@ from snn_optimizer.passes import registry
 from snn_optimizer.passes.weights.input_units import close_inputs, open_inputs
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.report import OptimizationReport
-from tests.support.models import mlp, spike_trains, streaming
+from tests.support.models import directly_fed, mlp, spike_trains, streaming
 
 # measured shares of the parameters removed at 1 point: mlp .48, conv .53, residual .60, recurrent .39, cuba .66
 MODELS = {"digits_mlp": 0.3, "digits_conv": 0.3, "digits_residual": 0.3, "digits_recurrent": 0.2, "digits_cuba": 0.4}
@@ -91,6 +91,18 @@ def test_a_fraction_of_each_layer() -> None:
     assert [layer.n_neurons for layer in graph.layers] == [8, 4]
     assert report.pass_results[0].neurons_removed == 8
     Session(graph.to_onnx()).run({"x": spike_trains(7, 3, 8)})
+
+
+def test_a_network_fed_one_input_for_the_whole_run_is_refitted() -> None:
+    rng = np.random.default_rng(7)
+    current = rng.random((300, 8)).astype(np.float32)
+    graph, report = compressed(directly_fed(), {"x": current}, budget=Budget(spike_change=0.05))
+    assert not [remark.message for remark in report.remarks if remark.rule == "not-measured"]
+    assert report.after.neurons < report.before.neurons
+    fresh = rng.random((200, 8)).astype(np.float32)
+    before, after = (Session(model).run({"x": fresh})["spikes"] for model in (directly_fed(), graph.to_onnx()))
+    assert before.any()
+    assert np.mean(before != after) < 0.05
 
 
 def test_redundant_units_go_without_a_trace() -> None:

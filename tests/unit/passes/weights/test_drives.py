@@ -7,13 +7,13 @@ import pytest
 from onnx import helper, numpy_helper, parser
 
 from snn_optimizer.analyses import AnalysisManager, UnitGroups
-from snn_optimizer.execution import Session
+from snn_optimizer.execution import Observer, Session
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.passes.weights.drives import Filters, Reading, closeness, drive_weights, filters_of, read
-from tests.support.models import mlp
+from tests.support.models import directly_fed, mlp
 
 
 def test_filters_are_those_of_membrane_and_synapse() -> None:
@@ -90,6 +90,19 @@ def test_signals_are_placed_in_time_whichever_axis_comes_first() -> None:
         wanted = np.broadcast_to(train.mean(axis=0), train.shape) if name == "constant" else train
         assert found is not None
         np.testing.assert_allclose(found, wanted, rtol=1e-6, err_msg=name)
+
+
+def test_steps_that_only_the_network_knows() -> None:
+    model = directly_fed(steps=5)
+    current = np.random.default_rng(2).random((70, 8)).astype(np.float32)  # two runs, of 64 and of 6 samples
+    data = Dataset.from_arrays({"x": current}, Session(model).inputs)
+    loaded = SNNGraph.from_onnx(model)
+    linear = [node for node in loaded.module.graph.nodes if node.op == "Gemm"]
+    first, second = MeasuredActivity(data).read_by(loaded, linear)
+    np.testing.assert_array_equal(first, np.broadcast_to(current, (5, 70, 8)))
+    assert first.strides[0] == 0  # computed once
+    spikes = Observer(model).trains({"x": current})["lif1"]
+    np.testing.assert_array_equal(second, spikes)
 
 
 def _linear(weights: np.ndarray):
