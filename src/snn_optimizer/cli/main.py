@@ -18,6 +18,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "bench": "snn_optimizer.cli.benching",
     "bisect": "snn_optimizer.cli.bisecting",
+    "check-certificate": "snn_optimizer.cli.certificates",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",
@@ -39,7 +40,7 @@ class _Commands(click.Group):
         """Return a command, None when there is none of this name."""
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return found
 
 

@@ -20,7 +20,7 @@ from snn_optimizer.cli.options import (
     quiet_option,
     seed_option,
 )
-from snn_optimizer.errors import InputError
+from snn_optimizer.errors import InputError, SnnOptimizerError
 
 if TYPE_CHECKING:
     from snn_optimizer.pipeline.spec import PassSpec
@@ -65,6 +65,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.json or .md).")
+@click.option("--certificate", type=click.Path(path_type=Path), help="Write what is proved of the result (.json).")
 @click.option("--remarks", "remarks_pattern", metavar="REGEX", help="Print the remarks of matching passes.")
 @click.option("--remarks-output", type=click.Path(path_type=Path), help="Write all remarks (.jsonl).")
 @click.option("--time-passes", is_flag=True, help="Print the time of every pass.")
@@ -100,6 +101,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     report_path: Path | None = options["report_path"]
     if report_path is not None and report_path.suffix not in {".json", ".md"}:
         raise InputError(f"report '{report_path}' must end in .json or .md")
+    _require_original(model, output, options)
     if options["verify_each"] and not options["verify"]:
         raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
     limit = options["bisect_limit"]
@@ -133,9 +135,32 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
         return 1
     if output is not None and not options["dry_run"]:
         graph.save(output, external=options["external_data"])
+    if options["certificate"] is not None and output is not None:
+        _certify(model, graph, job, output, options["certificate"])
     _write_texts(report, report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
+
+
+def _require_original(model: Path, output: Path | None, options: dict[str, Any]) -> None:
+    """Refuse a certificate that speaks of a file that is not written, or of one that is written over."""
+    if options["certificate"] is None:
+        return
+    if output is None or options["dry_run"]:
+        raise InputError("--certificate speaks of the file that is written: leave out --dry-run")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise InputError("--certificate needs the original: write the result to another file than MODEL")
+
+
+def _certify(model: Path, graph: Any, job: Any, output: Path, path: Path) -> None:
+    from snn_optimizer.certifying import certify  # noqa: PLC0415 - heavy
+    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
+
+    try:
+        text = certify(model, graph, job, output)
+    except SnnOptimizerError as error:
+        raise type(error)(f"'{output}' was written, and no certificate: {error}") from error
+    write_text(path, text)
 
 
 def forbid_unbudgeted(text: str, budget: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 import zlib
@@ -94,6 +95,14 @@ class Dataset:
             if time_axis(array.shape, self.batch_axes[name]) is not None:
                 return int(array.shape[0])
         return 1
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the samples, labels left out, as hexadecimal text."""
+        digest = hashlib.sha256()
+        for name, array in sorted(self.feeds.items()):
+            digest.update(f"{name}:{array.dtype.str}{array.shape}".encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def take(self, indices: npt.ArrayLike | slice) -> Dataset:
         """Return the samples of the given indices, in their order."""

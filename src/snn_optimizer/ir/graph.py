@@ -45,6 +45,9 @@ class SNNGraph:
         units they remove.
     rate_samples : int or None
         On how many samples the rates were measured; None when they were given by hand.
+    unit_origins : dict
+        Which of the units it had at first a population still has, in order, by its name; of a population not
+        mentioned all are there. Passes keep it in step with the units they remove.
     """
 
     def __init__(self, layers: Sequence[LayerNode] | None = None, *, module: Module | None = None) -> None:
@@ -52,6 +55,7 @@ class SNNGraph:
             raise InputError("SNNGraph takes layers=[...]; use SNNGraph.from_onnx for a file")
         self.firing_rates: dict[str, npt.NDArray[np.float64]] = {}
         self.rate_samples: int | None = None
+        self.unit_origins: dict[str, npt.NDArray[np.int64]] = {}
         if module is not None:
             self.module = module
             return
@@ -90,11 +94,13 @@ class SNNGraph:
         twin = SNNGraph(module=self.module.copy(share_weights=share_weights))
         twin.firing_rates = {name: rates.copy() for name, rates in self.firing_rates.items()}
         twin.rate_samples = self.rate_samples
+        twin.unit_origins = dict(self.unit_origins)
         return twin
 
     def become(self, other: SNNGraph) -> None:
         """Take over the model and the rates of another graph, which must not be used afterwards."""
         self.module, self.firing_rates = other.module, other.firing_rates
+        self.unit_origins = other.unit_origins
 
     # -- layers ----------------------------------------------------------------------------
 

@@ -182,6 +182,7 @@ class Surgeon:
         self._apply(edits)
         self._update_shapes(selected)
         self._update_rates(selected)
+        self._update_origins(selected)
         return removed
 
     def _own_vector(self, use: Use, reader: Use) -> Use:
@@ -241,6 +242,13 @@ class Surgeon:
                 by_unit = rates.reshape(units, -1)[keep]
                 shape = rates.shape if rates.ndim == 1 else (int(keep.sum()), *rates.shape[1:])
                 self.graph.firing_rates[population.name] = by_unit.reshape(-1 if rates.ndim == 1 else shape)
+
+    def _update_origins(self, selected: Mask) -> None:
+        for population in self.groups.populations:
+            gone = self.groups.mask_at(population.labels, selected)
+            if gone.any():
+                origins = self.graph.unit_origins.get(population.name, np.arange(len(gone)))
+                self.graph.unit_origins[population.name] = origins[~gone]
 
 
 @dataclass

@@ -1,0 +1,377 @@
+"""What is known about every value of a network before anything is cut: bounds, and which units are cut.
+
+A *position* is an index into the axis of a value that counts units: the last axis of dense signals, the channel axis of
+images. Where images are flattened every channel becomes a block of positions, in order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from snn_optimizer.certificates.affine import Affine, affine_at
+from snn_optimizer.certificates.intervals import Ends, hull, linear
+from snn_optimizer.certificates.membranes import Judged, Neuron, judge
+from snn_optimizer.certificates.network import Array, Made, Network
+
+__all__ = ["CutUnits", "Facts", "NotFollowed", "Signal"]
+
+_SAME = ("Identity", "Dropout", "Relu")
+_SHAPE = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
+
+
+class NotFollowed(Exception):  # noqa: N818 - not a mistake of anybody: a limit of the checker
+    """The checker cannot follow a value; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CutUnits:
+    """Which units of a population are gone, and what stands for them.
+
+    Attributes
+    ----------
+    kept : int array
+        Units that are left, in order.
+    silent, always, unread : bool array, one per unit of the whole population
+        Gone because they never fire, fire at every step, or are read by zero weights only.
+    twin : int array
+        Of a unit that is gone the unit that fires in the same steps, else -1.
+    """
+
+    kept: Array
+    silent: Array
+    always: Array
+    unread: Array
+    twin: Array
+
+    @property
+    def mask(self) -> Array:
+        """Which units are left."""
+        found = np.zeros(len(self.twin), np.bool_)
+        found[self.kept] = True
+        return found
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Signal:
+    """A value: its bounds, and what is cut out of it.
+
+    Attributes
+    ----------
+    ends : Ends
+        Per position, or one for all.
+    tail : tuple of int
+        Sizes of the axes from the one that counts positions on; empty when no axis is known to.
+    cut : CutUnits, optional
+        By position; None when all are there.
+    whole : int
+        The values are whole multiples of ``2**whole`` (spikes: 0); None when they are not.
+    """
+
+    ends: Ends
+    tail: tuple[int, ...] = ()
+    cut: CutUnits | None = None
+    whole: int | None = None
+
+
+class Facts:
+    """Bounds of the values of one network and judgements of its populations.
+
+    Parameters
+    ----------
+    network : Network
+    domain : mapping from input name to Ends
+    cuts : mapping from population name to CutUnits
+    """
+
+    def __init__(self, network: Network, domain: Mapping[str, Ends], cuts: Mapping[str, CutUnits]) -> None:
+        self.network, self.domain, self.cuts = network, domain, cuts
+        self.judged: dict[str, Judged] = {}
+        self._signals: dict[str, Signal] = {}
+        self._neurons: dict[str, Neuron | None] = {}
+
+    def judge(self, made: Made) -> Judged:
+        """Return what is proved about a population, from the cuts before it."""
+        name = self.network.population_name(made.node)
+        if name not in self.judged:
+            for value in self._needs(made.node.output[0]):
+                self.signal(value)
+            shape = self.network.shape(made.node.output[0])
+            tail = shape[self.network.variant(made).axes_before_units :]
+            self.judged[name] = self._judge(made, tail)
+        return self.judged[name]
+
+    def signal(self, value: str) -> Signal:
+        """Return what is known about a value."""
+        pending = [value]
+        while pending:  # without recursion: networks are deep
+            name = pending[-1]
+            missing = [] if name in self._signals else [n for n in self._needs(name) if n not in self._signals]
+            if missing:
+                pending.extend(missing)
+                continue
+            pending.pop()
+            if name not in self._signals:
+                self._signals[name] = self._found(name)
+        return self._signals[value]
+
+    def _needs(self, value: str) -> list[str]:
+        made = self.network.made.get(value)
+        if made is None or self.network.constant(value) is not None:
+            return []
+        affine = affine_at(self.network, value)
+        if affine is not None:
+            return [affine.source]
+        return [name for name in made.inputs if name and self.network.constant(name) is None]
+
+    def _found(self, value: str) -> Signal:
+        constant = self.network.constant(value)
+        if constant is not None:
+            if constant.dtype.kind not in "fiub" or not constant.size:
+                return Signal(Ends.unknown())
+            return Signal(Ends.of(constant.min(), constant.max()))
+        made = self.network.made.get(value)
+        if made is None:
+            ends = self.domain.get(value, Ends.unknown())
+            size = ends.low.size
+            return Signal(ends, (size,) if size > 1 else (), whole=None)
+        if value in self._population_values(made):
+            return self._population(made, value)
+        affine = affine_at(self.network, value)
+        if affine is not None:
+            return self._linear(affine, value)
+        return self._elsewhere(made, value)
+
+    @staticmethod
+    def _population_values(made: Made) -> list[str]:
+        return list(made.node.output) if "::" in made.op else []
+
+    # -- linear maps -----------------------------------------------------------------------
+
+    def _linear(self, affine: Affine, value: str) -> Signal:
+        source = self._signals[affine.source]
+        ends = source.ends.with_zero() if affine.padded else source.ends
+        rows, columns, kernel = affine.weights.shape
+        if affine.groups > 1 and ends.low.size > 1:
+            per_group = np.arange(rows) // (rows // affine.groups) * columns
+            index = per_group[:, np.newaxis] + np.arange(columns)
+            ends = Ends(np.repeat(ends.low[index], kernel, axis=1), np.repeat(ends.high[index], kernel, axis=1))
+        elif ends.low.size > 1:
+            if columns % ends.low.size:
+                raise NotFollowed(f"'{affine.name}' reads {columns} inputs of {ends.low.size} units")
+            ends = ends.repeated(columns // ends.low.size).repeated(kernel)
+        found = linear(affine.weights.reshape(rows, -1), affine.bias, affine.reach, ends, 2 * affine.fused)
+        shape = self.network.shape(value)
+        tail = shape[-1:] if affine.kind == "dense" else shape[1:]
+        return Signal(found, tuple(tail))
+
+    # -- populations -----------------------------------------------------------------------
+
+    def _population(self, made: Made, value: str) -> Signal:
+        variant = self.network.variant(made)
+        shape = self.network.shape(made.node.output[0])
+        tail = shape[variant.axes_before_units :]
+        name = self.network.population_name(made.node)
+        units = tail[0] if tail else 1
+        judged = self.judge(made)
+        cut = self.cuts.get(name)
+        if cut is not None and len(cut.twin) != units:
+            raise NotFollowed(f"population '{name}' has {units} units, not {len(cut.twin)}")
+        if value != made.node.output[0] or not variant.spiking:
+            return Signal(Ends.unknown(), tail, cut)
+        most = float(variant.max_spikes) if variant.max_spikes else np.inf
+        low, high = np.where(judged.always, 1.0, 0.0), np.where(judged.never, 0.0, most)
+        if cut is not None:  # what is only assumed counts too: what follows from it is marked with it
+            low, high = np.where(cut.always, 1.0, low), np.where(cut.silent, 0.0, high)
+        return Signal(Ends.of(np.broadcast_to(low, (units,)), np.broadcast_to(high, (units,))), tail, cut, 0)
+
+    def neuron(self, made: Made) -> Neuron | None:
+        """Return a population in the terms of the field, None where it is not understood or does not spike."""
+        self.judge(made)
+        return self._neurons[self.network.population_name(made.node)]
+
+    def _judge(self, made: Made, tail: tuple[int, ...]) -> Judged:
+        variant, units = self.network.variant(made), tail[0] if tail else 1
+        current = self._signals[made.inputs[0]].ends if variant.currents == 1 else Ends.unknown()
+        if current.low.size not in (1, units):
+            raise NotFollowed(f"the current of '{made.node.name}' has {current.low.size} units, not {units}")
+        given: dict[str, Ends] = {}
+        exact: dict[str, Array] = {}
+        for declared, name in zip(variant.schema.inputs, made.inputs, strict=True):
+            if declared.role in ("signal", "steps"):
+                continue
+            constant = self.network.constant(name)
+            if constant is None:
+                ends = self._signals[name].ends if name in self._signals else Ends.unknown()
+                given[declared.name] = ends if ends.low.size == 1 else hull(ends)
+                continue
+            given[declared.name], fixed = _per_unit(constant, tail)
+            if fixed is not None:
+                exact[declared.name] = fixed
+        neuron = self._neurons[self.network.population_name(made.node)] = Neuron.read(variant, given, exact)
+        nothing = np.zeros(units, np.bool_)
+        if neuron is None:
+            unbounded = np.full(units, np.inf)
+            return Judged(nothing, nothing, unbounded, -unbounded, unbounded)
+        found = judge(neuron, current, self._steps(made))
+        if len(found.never) not in (1, units):
+            raise NotFollowed(f"the parameters of '{made.node.name}' are not those of {units} units")
+        return found.spread(units)
+
+    def constants(self, made: Made) -> dict[str, Any]:
+        """Return what the bounds of a population were computed from: its kind, steps and the hull of its parameters."""
+        variant = self.network.variant(made)
+        found: dict[str, Any] = {"neuron": variant.op_type, "steps": self._steps(made)}
+        for declared, name in zip(variant.schema.inputs, made.inputs, strict=True):
+            constant = self.network.constant(name)
+            if declared.role not in ("signal", "steps") and constant is not None:
+                found[declared.name] = [float(constant.min()), float(constant.max())]
+        return found
+
+    def _steps(self, made: Made) -> int | None:
+        """Return the number of steps, None where the model leaves it open."""
+        variant = self.network.variant(made)
+        if variant.form == "cell":
+            return None  # one step of nobody knows which run
+        if variant.form == "flat":
+            count = self.network.constant(made.inputs[-1])
+            return None if count is None else int(count.reshape(-1)[0])
+        sizes = {run[made.node.output[0]][0] for run in self.network.shapes.values()}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    # -- everything else -------------------------------------------------------------------
+
+    def _elsewhere(self, made: Made, value: str) -> Signal:
+        signals = [self._signals[name] for name in made.inputs if name in self._signals]
+        first = signals[0] if signals else Signal(Ends.unknown())
+        if made.op in _SAME and not made.position:
+            return replace(first, ends=Ends.of(np.maximum(first.ends.low, 0), np.maximum(first.ends.high, 0))
+                           if made.op == "Relu" else first.ends)  # fmt: skip
+        if made.op in _SHAPE:
+            return self._reshaped(made, first, value)
+        if made.op in ("MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool") and not made.position:
+            return self._pooled(made, first, value)
+        if made.op == "Add" and len(signals) == 2:
+            return self._added(made, *signals)
+        if made.op == "Gather" and first.cut is None:
+            return Signal(hull(first.ends), whole=first.whole)
+        if any(signal.cut is not None for signal in signals):
+            raise NotFollowed(f"units cannot be followed through {made.op} '{made.node.name}'")
+        return Signal(Ends.unknown())
+
+    def _reshaped(self, made: Made, source: Signal, value: str) -> Signal:
+        if not source.tail:
+            return replace(source, ends=source.ends if source.ends.low.size == 1 else hull(source.ends))
+        before, after = self.network.shape(made.inputs[0]), self.network.shape(value)
+        if made.op == "Transpose":
+            order = list(made.attributes.get("perm", range(len(before))[::-1]))
+            lead = len(before) - len(source.tail)
+            if order[lead:] == list(range(lead, len(before))):
+                return source
+        elif made.op == "Expand":
+            if after[len(after) - len(source.tail) :] == source.tail:
+                return source
+        else:
+            tail = _tail_of(after, int(np.prod(source.tail)))
+            if tail is not None and (moved := _moved(source, tail)) is not None:
+                return moved
+        if source.cut is not None:
+            raise NotFollowed(f"units cannot be followed through {made.op} '{made.node.name}'")
+        return Signal(hull(source.ends), whole=source.whole)
+
+    def _pooled(self, made: Made, source: Signal, value: str) -> Signal:
+        shape = self.network.shape(value)
+        tail = shape[1:] if source.tail else ()
+        padded = any(made.attributes.get("pads", ())) or made.attributes.get("auto_pad", b"NOTSET") not in (
+            b"NOTSET",
+            b"VALID",
+        )
+        ends = source.ends
+        whole = source.whole
+        if "Average" in made.op:
+            ends = (ends.with_zero() if padded or made.attributes.get("ceil_mode", 0) else ends).opened(
+                np.where((ends.low == ends.high) & np.isin(ends.low, (0, 1)), 0.0, 1e-5 * ends.size)
+            )
+            window = int(np.prod(made.attributes.get("kernel_shape", ())))
+            exact = made.op == "AveragePool" and window & (window - 1) == 0 and not padded
+            whole = None if whole is None or not exact else whole - (window.bit_length() - 1)
+        cut = source.cut
+        if cut is not None and cut.always.any() and (padded or made.attributes.get("ceil_mode", 0)):
+            raise NotFollowed(f"'{made.node.name}' pads what always fires with zeros")
+        return Signal(ends, tail, cut, whole)
+
+    def _added(self, made: Made, first: Signal, second: Signal) -> Signal:
+        if first.tail and second.tail and first.tail != second.tail:
+            if first.cut is not None or second.cut is not None:
+                raise NotFollowed(f"'{made.node.name}' adds signals of different shape")
+            return Signal(Ends.unknown())
+        ends = first.ends.plus(second.ends)
+        # sums of spikes are exact
+        exact = first.whole is not None and second.whole is not None
+        if exact:
+            ends = Ends.of(first.ends.low + second.ends.low, first.ends.high + second.ends.high)
+        cut = _joined(first, second, str(made.node.name))
+        return Signal(ends, first.tail or second.tail, cut, min(first.whole or 0, second.whole or 0) if exact else None)
+
+
+def _joined(first: Signal, second: Signal, name: str) -> CutUnits | None:
+    """Join what is cut out of two summands: the same units, silent in both."""
+    if first.cut is None and second.cut is None:
+        return None
+    one, other = first.cut, second.cut
+    if one is None or other is None or not np.array_equal(one.kept, other.kept):
+        raise NotFollowed(f"'{name}' adds signals of which different units are gone")
+    gone = ~one.mask
+    same = (one.twin == other.twin) & (one.twin >= 0)
+    silent, unread = one.silent & other.silent, one.unread & other.unread
+    if not (same | silent | unread)[gone].all():
+        raise NotFollowed(f"'{name}' adds units that are gone for different reasons")
+    twin = np.where(same, one.twin, -1)
+    return CutUnits(one.kept, silent, np.zeros_like(silent), unread, twin)
+
+
+def _tail_of(shape: tuple[int, ...], count: int) -> tuple[int, ...] | None:
+    """Return the shortest end of a shape that holds so many elements."""
+    size = 1
+    for axis in range(len(shape) - 1, -1, -1):
+        size *= shape[axis]
+        if size == count:
+            return shape[axis:]
+    return None
+
+
+def _moved(source: Signal, tail: tuple[int, ...]) -> Signal | None:
+    """Follow units into another split of the same elements: whole, or every unit into a block."""
+    before, after = source.tail[0], tail[0]
+    if before == after:
+        return replace(source, tail=tail)
+    if after % before:
+        return None
+    block = after // before
+    cut = source.cut
+    if cut is not None:
+        offsets = np.arange(block)
+        kept = (cut.kept[:, np.newaxis] * block + offsets).reshape(-1)
+        twin = np.where(cut.twin[:, np.newaxis] < 0, -1, cut.twin[:, np.newaxis] * block + offsets).reshape(-1)
+        silent, always, unread = (np.repeat(mask, block) for mask in (cut.silent, cut.always, cut.unread))
+        cut = CutUnits(kept, silent, always, unread, twin)
+    return Signal(source.ends.repeated(block), tail, cut, source.whole)
+
+
+def _per_unit(constant: Array, tail: tuple[int, ...]) -> tuple[Ends, Array | None]:
+    """Return bounds of a parameter per unit, and its numbers where they are the same at all positions of a unit."""
+    values = constant.astype(np.float64)
+    if values.size == 1:
+        return Ends.of(values.reshape(-1), values.reshape(-1)), values.reshape(-1)
+    while values.ndim > len(tail) and values.shape[0] == 1:
+        values = values[0]
+    if values.ndim > len(tail):
+        return Ends.of(values.min(), values.max()), None
+    values = values.reshape((1,) * (len(tail) - values.ndim) + values.shape)
+    other = tuple(range(1, values.ndim))
+    low, high = values.min(axis=other), values.max(axis=other)
+    fixed = low if np.array_equal(low, high) else None
+    return Ends.of(low, high), fixed

@@ -1,0 +1,100 @@
+"""Units that fire in the same steps because they are driven alike.
+
+Two units with equal rows of weights (over the units that are left), equal bias, parameters and start have equal
+membranes; with all of these times one power of two, membranes in that ratio, because such a factor passes through
+every rounding.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from snn_optimizer.certificates.affine import affine_at
+from snn_optimizer.certificates.facts import Facts, NotFollowed
+from snn_optimizer.certificates.network import Array, Made
+from snn_optimizer.certificates.relation import Broken, rows_after
+
+__all__ = ["are_twins", "find_twins"]
+
+_SCALED = ("v_threshold", "v_reset", "v0", "i0", "v", "i")
+
+
+def find_twins(facts: Facts, made: Made, gone: Array, left: Array) -> Array:
+    """Return for each unit that is gone one that is left and fires in the same steps, -1 where there is none."""
+    found = _described(facts, made)
+    if found is None or not len(gone):
+        return np.full(len(gone), -1)
+    rows, kinds = found
+    table = (
+        np.concatenate([rows / _scales(rows)[:, np.newaxis], kinds[:, np.newaxis]], axis=1) + 0.0
+    )  # no zero below zero
+    whole = table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1]))).reshape(-1)
+    _, groups = np.unique(whole, return_inverse=True)
+    first = np.full(groups.max() + 1, -1)
+    first[groups[left[::-1]]] = left[::-1]
+    twins = first[groups[gone]]
+    return np.where((twins >= 0) & are_twins(facts, made, gone, np.maximum(twins, 0)), twins, -1)
+
+
+def are_twins(facts: Facts, made: Made, units: Array, others: Array) -> Array:
+    """Tell for pairs of units whether they fire in the same steps."""
+    found = _described(facts, made)
+    if found is None:
+        return np.zeros(len(units), np.bool_)
+    rows, kinds = found
+    scale = _scales(rows)
+    ratio = (scale[units] / scale[others])[:, np.newaxis]
+    alike = (rows[units] == rows[others] * ratio) & np.isfinite(rows[units])
+    return np.asarray(alike.all(axis=1) & (kinds[units] == kinds[others]))
+
+
+def _scales(rows: Array) -> Array:
+    """Return for each row the power of two above its largest element: rows of one direction differ by it."""
+    _, exponent = np.frexp(np.abs(rows).max(axis=1, initial=0))
+    scale: Array = np.ldexp(1.0, exponent)
+    return scale
+
+
+def _described(facts: Facts, made: Made) -> tuple[Array, Array] | None:
+    """Return all that scales with the membrane as one row per unit, and a number for what does not scale."""
+    network = facts.network
+    variant = network.variant(made)
+    value = made.inputs[0]
+    while (before := network.made.get(value)) is not None and before.op in (
+        "Reshape",
+        "Flatten",
+        "Unsqueeze",
+        "Squeeze",
+    ):
+        value = before.inputs[0]
+    affine = affine_at(network, value)
+    if affine is None or variant.currents != 1 or variant.written or not variant.spiking:
+        return None
+    try:
+        weights, bias, _, _ = rows_after(affine, facts.signal(affine.source), np.arange(len(affine.weights)))
+    except (Broken, NotFollowed):
+        return None
+    units = len(weights)
+    scaled = [weights.reshape(units, -1).astype(np.float64), bias.astype(np.float64).reshape(units, 1)]
+    fixed: list[Array] = []
+    for declared, name in zip(variant.schema.inputs, made.inputs, strict=True):
+        if declared.role in ("signal", "steps"):
+            continue
+        constant = network.constant(name)
+        if constant is None:
+            return None
+        column = _column(constant, units)
+        if column is None:
+            return None
+        (scaled if declared.name in _SCALED else fixed).append(column)
+    plain = np.concatenate(fixed, axis=1) if fixed else np.zeros((units, 1))
+    _, kinds = np.unique(plain, axis=0, return_inverse=True)
+    return np.concatenate(scaled, axis=1), kinds.reshape(units)
+
+
+def _column(constant: Array, units: int) -> Array | None:
+    if constant.size == 1:
+        return np.full((units, 1), float(constant.reshape(-1)[0]))
+    if constant.size == units:
+        return constant.astype(np.float64).reshape(units, 1)
+    return None
