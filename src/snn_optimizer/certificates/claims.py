@@ -14,10 +14,11 @@ import numpy as np
 
 from snn_optimizer.certificates.document import bounds_to_json, units_from_json, units_to_json
 from snn_optimizer.certificates.exact_sums import sums_are_exact
-from snn_optimizer.certificates.facts import CutUnits, Facts
+from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.intervals import Ends
 from snn_optimizer.certificates.network import Array, Made, Network
 from snn_optimizer.certificates.relation import Broken, Relation
+from snn_optimizer.certificates.signals import CutUnits
 from snn_optimizer.certificates.twins import are_twins, find_twins
 
 __all__ = ["Claims", "Findings", "cuts_from_json", "decide", "domain_of", "examine"]

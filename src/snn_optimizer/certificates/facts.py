@@ -1,13 +1,9 @@
-"""What is known about every value of a network before anything is cut: bounds, and which units are cut.
-
-A *position* is an index into the axis of a value that counts units: the last axis of dense signals, the channel axis of
-images. Where images are flattened every channel becomes a block of positions, in order.
-"""
+"""What is known about every value of a network before anything is cut: bounds, and which units are cut."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,65 +12,12 @@ from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.intervals import Ends, hull, linear
 from snn_optimizer.certificates.membranes import Judged, Neuron, judge
 from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.signals import CutUnits, Gaps, NotFollowed, Signal, joined, moved, side_by_side, tail_of
 
-__all__ = ["CutUnits", "Facts", "NotFollowed", "Signal"]
+__all__ = ["Facts"]
 
 _SAME = ("Identity", "Dropout", "Relu")
 _SHAPE = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
-
-
-class NotFollowed(Exception):  # noqa: N818 - not a mistake of anybody: a limit of the checker
-    """The checker cannot follow a value; the message says which and why."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class CutUnits:
-    """Which units of a population are gone, and what stands for them.
-
-    Attributes
-    ----------
-    kept : int array
-        Units that are left, in order.
-    silent, always, unread : bool array, one per unit of the whole population
-        Gone because they never fire, fire at every step, or are read by zero weights only.
-    twin : int array
-        Of a unit that is gone the unit that fires in the same steps, else -1.
-    """
-
-    kept: Array
-    silent: Array
-    always: Array
-    unread: Array
-    twin: Array
-
-    @property
-    def mask(self) -> Array:
-        """Which units are left."""
-        found = np.zeros(len(self.twin), np.bool_)
-        found[self.kept] = True
-        return found
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Signal:
-    """A value: its bounds, and what is cut out of it.
-
-    Attributes
-    ----------
-    ends : Ends
-        Per position, or one for all.
-    tail : tuple of int
-        Sizes of the axes from the one that counts positions on; empty when no axis is known to.
-    cut : CutUnits, optional
-        By position; None when all are there.
-    whole : int
-        The values are whole multiples of ``2**whole`` (spikes: 0); None when they are not.
-    """
-
-    ends: Ends
-    tail: tuple[int, ...] = ()
-    cut: CutUnits | None = None
-    whole: int | None = None
 
 
 class Facts:
@@ -181,12 +124,13 @@ class Facts:
         if cut is not None and len(cut.twin) != units:
             raise NotFollowed(f"population '{name}' has {units} units, not {len(cut.twin)}")
         if value != made.node.output[0] or not variant.spiking:
-            return Signal(Ends.unknown(), tail, cut)
+            return Signal(Ends.unknown(), tail, None if cut is None else Gaps.of(cut))
         most = float(variant.max_spikes) if variant.max_spikes else np.inf
         low, high = np.where(judged.always, 1.0, 0.0), np.where(judged.never, 0.0, most)
         if cut is not None:  # what is only assumed counts too: what follows from it is marked with it
             low, high = np.where(cut.always, 1.0, low), np.where(cut.silent, 0.0, high)
-        return Signal(Ends.of(np.broadcast_to(low, (units,)), np.broadcast_to(high, (units,))), tail, cut, 0)
+        gaps = None if cut is None else Gaps.of(cut)
+        return Signal(Ends.of(np.broadcast_to(low, (units,)), np.broadcast_to(high, (units,))), tail, gaps, 0)
 
     def neuron(self, made: Made) -> Neuron | None:
         """Return a population in the terms of the field, None where it is not understood or does not spike."""
@@ -256,6 +200,8 @@ class Facts:
             return self._pooled(made, first, value)
         if made.op == "Add" and len(signals) == 2:
             return self._added(made, *signals)
+        if made.op == "Concat":
+            return self._concatenated(made, value)
         if made.op == "Gather" and first.cut is None:
             return Signal(hull(first.ends), whole=first.whole)
         if any(signal.cut is not None for signal in signals):
@@ -275,8 +221,8 @@ class Facts:
             if after[len(after) - len(source.tail) :] == source.tail:
                 return source
         else:
-            tail = _tail_of(after, int(np.prod(source.tail)))
-            if tail is not None and (moved := _moved(source, tail)) is not None:
+            tail = tail_of(after, int(np.prod(source.tail)))
+            if tail is not None and (moved := moved(source, tail)) is not None:
                 return moved
         if source.cut is not None:
             raise NotFollowed(f"units cannot be followed through {made.op} '{made.node.name}'")
@@ -299,9 +245,31 @@ class Facts:
             exact = made.op == "AveragePool" and window & (window - 1) == 0 and not padded
             whole = None if whole is None or not exact else whole - (window.bit_length() - 1)
         cut = source.cut
-        if cut is not None and cut.always.any() and (padded or made.attributes.get("ceil_mode", 0)):
+        if cut is not None and cut.holds_more_than_zeros and (padded or made.attributes.get("ceil_mode", 0)):
             raise NotFollowed(f"'{made.node.name}' pads what always fires with zeros")
         return Signal(ends, tail, cut, whole)
+
+    def _concatenated(self, made: Made, value: str) -> Signal:
+        """Put the positions of several values in one row."""
+        signals = [self._signals.get(name, Signal(Ends.unknown())) for name in made.inputs]
+        shapes = [self.network.shape(name) for name in made.inputs]
+        shape = self.network.shape(value)
+        axis = int(made.attributes.get("axis", 0)) % len(shape)
+        lead = {len(dims) - len(each.tail) for dims, each in zip(shapes, signals, strict=True) if each.tail}
+        if lead != {axis}:
+            if any(each.cut is not None for each in signals):
+                raise NotFollowed(f"'{made.node.name}' puts signals together along another axis than that of the units")
+            return Signal(Ends.unknown())
+        sizes = [dims[axis] for dims in shapes]
+        low, high = (
+            np.concatenate([np.broadcast_to(end, (n,)) for n, end in zip(sizes, ends, strict=True)])
+            for ends in ([each.ends.low for each in signals], [each.ends.high for each in signals])
+        )
+        known = [each.whole for each in signals if each.whole is not None]
+        whole = min(known) if len(known) == len(signals) else None
+        if all(each.cut is None for each in signals):
+            return Signal(Ends(low, high), shape[axis:], None, whole)
+        return Signal(Ends(low, high), shape[axis:], side_by_side(signals, sizes), whole)
 
     def _added(self, made: Made, first: Signal, second: Signal) -> Signal:
         if first.tail and second.tail and first.tail != second.tail:
@@ -313,52 +281,8 @@ class Facts:
         exact = first.whole is not None and second.whole is not None
         if exact:
             ends = Ends.of(first.ends.low + second.ends.low, first.ends.high + second.ends.high)
-        cut = _joined(first, second, str(made.node.name))
+        cut = joined(first, second, str(made.node.name))
         return Signal(ends, first.tail or second.tail, cut, min(first.whole or 0, second.whole or 0) if exact else None)
-
-
-def _joined(first: Signal, second: Signal, name: str) -> CutUnits | None:
-    """Join what is cut out of two summands: the same units, silent in both."""
-    if first.cut is None and second.cut is None:
-        return None
-    one, other = first.cut, second.cut
-    if one is None or other is None or not np.array_equal(one.kept, other.kept):
-        raise NotFollowed(f"'{name}' adds signals of which different units are gone")
-    gone = ~one.mask
-    same = (one.twin == other.twin) & (one.twin >= 0)
-    silent, unread = one.silent & other.silent, one.unread & other.unread
-    if not (same | silent | unread)[gone].all():
-        raise NotFollowed(f"'{name}' adds units that are gone for different reasons")
-    twin = np.where(same, one.twin, -1)
-    return CutUnits(one.kept, silent, np.zeros_like(silent), unread, twin)
-
-
-def _tail_of(shape: tuple[int, ...], count: int) -> tuple[int, ...] | None:
-    """Return the shortest end of a shape that holds so many elements."""
-    size = 1
-    for axis in range(len(shape) - 1, -1, -1):
-        size *= shape[axis]
-        if size == count:
-            return shape[axis:]
-    return None
-
-
-def _moved(source: Signal, tail: tuple[int, ...]) -> Signal | None:
-    """Follow units into another split of the same elements: whole, or every unit into a block."""
-    before, after = source.tail[0], tail[0]
-    if before == after:
-        return replace(source, tail=tail)
-    if after % before:
-        return None
-    block = after // before
-    cut = source.cut
-    if cut is not None:
-        offsets = np.arange(block)
-        kept = (cut.kept[:, np.newaxis] * block + offsets).reshape(-1)
-        twin = np.where(cut.twin[:, np.newaxis] < 0, -1, cut.twin[:, np.newaxis] * block + offsets).reshape(-1)
-        silent, always, unread = (np.repeat(mask, block) for mask in (cut.silent, cut.always, cut.unread))
-        cut = CutUnits(kept, silent, always, unread, twin)
-    return Signal(source.ends.repeated(block), tail, cut, source.whole)
 
 
 def _per_unit(constant: Array, tail: tuple[int, ...]) -> tuple[Ends, Array | None]:

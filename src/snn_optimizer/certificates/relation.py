@@ -15,8 +15,9 @@ import numpy as np
 import onnx
 
 from snn_optimizer.certificates.affine import Affine, affine_at
-from snn_optimizer.certificates.facts import CutUnits, Facts, NotFollowed, Signal
+from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.signals import Gaps, NotFollowed, Signal
 
 __all__ = ["Broken", "Relation", "rows_after"]
 
@@ -308,32 +309,34 @@ def rows_after(affine: Affine, source: Signal, rows: Array) -> tuple[Array, Arra
         raise NotFollowed(f"'{affine.name}' reads {columns} inputs of {units} units")
     if columns != units:
         raise NotFollowed(f"'{affine.name}' reads {columns} positions, {units} are known")
-    gone = np.flatnonzero(~cut.mask)
+    gone = cut.gone
     place = np.full(units, -1)
     place[cut.kept] = np.arange(len(cut.kept))
-    loud = gone[~cut.silent[gone] & (cut.twin[gone] < 0) & ~cut.always[gone]]
+    constant = cut.constant[gone]
+    loud = gone[np.isnan(constant) & (cut.twin[gone] < 0)]
     if (weights[:, loud] != 0).any() or not np.isfinite(weights[:, gone]).all():
         unit = int(loud[(weights[:, loud] != 0).any(axis=(0, 2))][0]) if len(loud) else int(gone[0])
         raise Broken(f"'{affine.name}' reads unit {unit}, which is gone")
     kept = weights[:, cut.kept]
-    merged, added = gone[cut.twin[gone] >= 0], gone[cut.always[gone]]
+    merged = gone[np.isnan(constant) & (cut.twin[gone] >= 0)]
+    added = gone[np.nan_to_num(constant) != 0]
     size = None if fused is None else (fused[0][:, cut.kept], fused[1])
-    if len(merged):
+    if size is None and (len(merged) or len(added)):
+        size = (np.abs(kept.astype(np.float64)), np.abs(bias.astype(np.float64)))
+    if len(merged) and size is not None:
         if (place[cut.twin[merged]] < 0).any():
             raise Broken(f"'{affine.name}' reads units whose twins are gone too")
-        size = (np.abs(kept.astype(np.float64)), np.abs(bias.astype(np.float64))) if size is None else size
-        kept, sums = kept.astype(np.float64), size[0].astype(np.float64)
+        kept, sums = kept.astype(np.float64), np.array(size[0], np.float64)
         at: Any = (slice(None), place[cut.twin[merged]])
         np.add.at(kept, at, weights[:, merged].astype(np.float64))
         np.add.at(sums, at, np.abs(weights[:, merged].astype(np.float64)))
         size = (sums, size[1])
-    if len(added):
+    if len(added) and size is not None:
         if affine.padded:
-            raise Broken(f"'{affine.name}' pads what always fires with zeros")
-        constant = weights[:, added].astype(np.float64)
-        size = (np.abs(kept.astype(np.float64)), np.abs(bias.astype(np.float64))) if size is None else size
-        size = (size[0], size[1] + np.abs(constant).sum(axis=(1, 2)))
-        bias = bias.astype(np.float64) + constant.sum(axis=(1, 2))
+            raise Broken(f"'{affine.name}' pads with zeros what is never zero")
+        moved = weights[:, added].astype(np.float64) * cut.constant[added][np.newaxis, :, np.newaxis]
+        size = (size[0], size[1] + np.abs(moved).sum(axis=(1, 2)))
+        bias = bias.astype(np.float64) + moved.sum(axis=(1, 2))
     return kept, bias, size, True
 
 
@@ -345,8 +348,7 @@ def _only(source: Signal, picked: Array, affine: Affine) -> Signal:
     if len(picked) and (picked.min() < 0 or picked.max() >= columns or len(np.unique(picked)) != len(picked)):
         raise Broken(f"'{affine.name}' picks inputs that do not exist, or one twice")
     zero = np.broadcast_to((source.ends.low == 0) & (source.ends.high == 0), (columns,))
-    nothing = np.zeros(columns, np.bool_)
-    return Signal(source.ends, source.tail, CutUnits(picked, zero, nothing, nothing, np.full(columns, -1)))
+    return Signal(source.ends, source.tail, Gaps(picked, np.where(zero, 0.0, np.nan), np.full(columns, -1)))
 
 
 def _of_units(parameter: Array, tail: tuple[int, ...], kept: Array | None) -> Array:

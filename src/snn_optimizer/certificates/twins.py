@@ -10,9 +10,10 @@ from __future__ import annotations
 import numpy as np
 
 from snn_optimizer.certificates.affine import affine_at
-from snn_optimizer.certificates.facts import Facts, NotFollowed
+from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.network import Array, Made
 from snn_optimizer.certificates.relation import Broken, rows_after
+from snn_optimizer.certificates.signals import NotFollowed
 
 __all__ = ["are_twins", "find_twins"]
 
@@ -25,9 +26,8 @@ def find_twins(facts: Facts, made: Made, gone: Array, left: Array) -> Array:
     if found is None or not len(gone):
         return np.full(len(gone), -1)
     rows, kinds = found
-    table = (
-        np.concatenate([rows / _scales(rows)[:, np.newaxis], kinds[:, np.newaxis]], axis=1) + 0.0
-    )  # no zero below zero
+    scaled = rows / _scales(rows)[:, np.newaxis]
+    table = np.ascontiguousarray(np.concatenate([scaled, kinds[:, np.newaxis]], axis=1) + 0.0)  # one zero only
     whole = table.view(np.dtype((np.void, table.dtype.itemsize * table.shape[1]))).reshape(-1)
     _, groups = np.unique(whole, return_inverse=True)
     first = np.full(groups.max() + 1, -1)

@@ -47,7 +47,8 @@ def check_certificate(before: Path, after: Path, certificate: Path, data: Path |
     bits = found.bits
     if bits is not None:
         click.echo(
-            f"bits     {bits['changed']:,} of {bits['currents']:,} currents of neurons have other bits here; onnxruntime's "
-            f"own optimizer changes {bits['changed_by_onnxruntime']:,} of {bits['currents_of_the_original']:,}"
+            f"bits     {bits['changed']:,} of {bits['currents']:,} currents of neurons have other bits here; "
+            f"onnxruntime's own optimizer changes {bits['changed_by_onnxruntime']:,} of "
+            f"{bits['currents_of_the_original']:,}"
         )
     return 0
