@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from snn_optimizer.certificates.affine import Affine, affine_at
-from snn_optimizer.certificates.facts import Signal
 from snn_optimizer.certificates.network import Array
 from snn_optimizer.certificates.relation import Relation
+from snn_optimizer.certificates.signals import Signal
 
 __all__ = ["sums_are_exact"]
 

@@ -12,7 +12,16 @@ from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.intervals import Ends, hull, linear
 from snn_optimizer.certificates.membranes import Judged, Neuron, judge
 from snn_optimizer.certificates.network import Array, Made, Network
-from snn_optimizer.certificates.signals import CutUnits, Gaps, NotFollowed, Signal, joined, moved, side_by_side, tail_of
+from snn_optimizer.certificates.signals import (
+    CutUnits,
+    Gaps,
+    NotFollowed,
+    Signal,
+    joined,
+    regrouped,
+    side_by_side,
+    tail_of,
+)
 
 __all__ = ["Facts"]
 
@@ -222,8 +231,8 @@ class Facts:
                 return source
         else:
             tail = tail_of(after, int(np.prod(source.tail)))
-            if tail is not None and (moved := moved(source, tail)) is not None:
-                return moved
+            if tail is not None and (found := regrouped(source, tail)) is not None:
+                return found
         if source.cut is not None:
             raise NotFollowed(f"units cannot be followed through {made.op} '{made.node.name}'")
         return Signal(hull(source.ends), whole=source.whole)

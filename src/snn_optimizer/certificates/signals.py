@@ -14,7 +14,7 @@ import numpy as np
 from snn_optimizer.certificates.intervals import Ends
 from snn_optimizer.certificates.network import Array
 
-__all__ = ["CutUnits", "Gaps", "NotFollowed", "Signal", "joined", "moved", "side_by_side", "tail_of"]
+__all__ = ["CutUnits", "Gaps", "NotFollowed", "Signal", "joined", "regrouped", "side_by_side", "tail_of"]
 
 
 class NotFollowed(Exception):  # noqa: N818 - not a mistake of anybody: a limit of the checker
@@ -143,7 +143,7 @@ def tail_of(shape: tuple[int, ...], count: int) -> tuple[int, ...] | None:
     return None
 
 
-def moved(source: Signal, tail: tuple[int, ...]) -> Signal | None:
+def regrouped(source: Signal, tail: tuple[int, ...]) -> Signal | None:
     """Follow units into another split of the same elements: whole, or every unit into a block."""
     before, after = source.tail[0], tail[0]
     if before == after:
