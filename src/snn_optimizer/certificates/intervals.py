@@ -113,17 +113,19 @@ def linear(weights: Array, bias: Array, reach: Array, inputs: Ends, fused: int =
     for start in range(0, rows, step):
         part = slice(start, start + step)
         block = weights[part].astype(np.float64)
+        sound = np.isfinite(block)
+        block = np.where(sound, block, 0.0)
         positive, negative = np.maximum(block, 0), np.minimum(block, 0)
         near = part if len(low) > 1 else slice(None)
         found[0][part] = _rows_times(positive, finite_low[near]) + _rows_times(negative, finite_high[near])
         found[1][part] = _rows_times(positive, finite_high[near]) + _rows_times(negative, finite_low[near])
         found[2][part] = _rows_times(np.abs(block), sizes[near])
-        found[3][part] = ((block != 0) & ~bounded[near]).any(axis=1) | ~np.isfinite(block).all(axis=1)
-    offset = bias.astype(np.float64)
+        found[3][part] = ((block != 0) & ~bounded[near]).any(axis=1) | ~sound.all(axis=1)
+    offset = np.where(np.isfinite(bias), bias, 0.0).astype(np.float64)
     size = found[2] + reach
     terms = columns + 2 + fused
     slack = size * (_gamma(terms, UNIT) + _gamma(terms, _DOUBLE)) + terms * _LEAST * (size > 0)
-    open_ended = (found[3] != 0) | ~np.isfinite(offset)
+    open_ended = (found[3] != 0) | ~np.isfinite(bias)
     low, high = found[0] + offset - slack, found[1] + offset + slack
     return Ends.of(np.where(open_ended, -np.inf, low), np.where(open_ended, np.inf, high))
 
