@@ -6,8 +6,6 @@ the model that ``--bisect-limit`` with the number of that run gives. The search 
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +14,7 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
+from snn_optimizer.checking import CheckCommand
 from snn_optimizer.errors import ConvergenceError, ExecutionError, InputError, PassError
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.job import Job, Model, Prepared, prepare, weakest_claim
@@ -26,10 +25,7 @@ from snn_optimizer.pipeline.manager import Instrument
 from snn_optimizer.pipeline.spec import PassSpec, parse
 from snn_optimizer.verification import Verdict
 
-__all__ = ["Bisection", "Finding", "Step", "bisect"]
-
-PLACE = "{}"  # in a check command, where the candidate's file goes
-LONGEST = 200  # characters of a command's last line that are shown
+__all__ = ["Bisection", "Finding", "Recorder", "Step", "bisect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +118,7 @@ def bisect(
     check: Sequence[str] = (),
     *,
     timeout: float | None = None,
+    pattern: str = "",
     tell: Callable[[Step], None] | None = None,
 ) -> Bisection:
     """Find the run of a pass whose result is wrong.
@@ -139,6 +136,8 @@ def bisect(
         then up to rounding, then on the calibration data.
     timeout : float, optional
         Seconds after which the command counts as failed.
+    pattern : str, optional
+        A regular expression that the output of the command has to match for its failure to count.
     tell : callable, optional
         Hears every step.
 
@@ -155,12 +154,13 @@ def bisect(
     """
     _require(job, check)
     with tempfile.TemporaryDirectory(prefix="snnopt-bisect-") as folder:
-        recorder = _Recorder()
+        command = CheckCommand.of(check, Path(folder), timeout, pattern) if check else None
+        recorder = Recorder()
         prepared = prepare(
             model, replace(job, verify=bool(check), limit=None, instruments=(*job.instruments, recorder))
         )
         recorder.models.append((None, prepared.graph.copy(share_weights=True)))
-        judge: Judge = _Command(tuple(check), Path(folder), timeout) if check else _Comparison.of(prepared, job)
+        judge: Judge = _Comparison.of(prepared, job) if command is None else _Command(command)
         failure: PassError | None = None
         try:
             prepared.manager.run(prepared.graph, prepared.pipeline)
@@ -179,8 +179,6 @@ def bisect(
 
 
 def _require(job: Job, check: Sequence[str]) -> None:
-    if check and not any(PLACE in word for word in check):
-        raise InputError(f"the check command '{shlex.join(check)}' names no model: write {{}} where its file goes")
     if job.budget.is_set and not check:
         raise InputError("a budget is for lossy passes, and those need a check command: leave the budget out")
     if job.emit:
@@ -192,17 +190,32 @@ def _require(job: Job, check: Sequence[str]) -> None:
         )
 
 
-class _Recorder(Instrument):
-    """Keeps what stands after every run that changed something."""
+class Recorder(Instrument):
+    """Keeps what stands after every run that changed something.
+
+    Attributes
+    ----------
+    models : list of (PassResult or None, SNNGraph)
+        The run and what it left, weights shared; None is for a model before any pass.
+    running : PassResult or None
+        The run that is on, or that raised.
+    """
 
     def __init__(self) -> None:
         self.models: list[tuple[PassResult | None, SNNGraph]] = []
         self.running: PassResult | None = None
 
+    def claim(self, number: int) -> Exactness:
+        """Return the weakest claim of the runs that made the first ``number`` models."""
+        made = [result for result, _ in self.models[:number] if result is not None]
+        return max((Exactness[result.claim.upper()] for result in made), default=Exactness.BITWISE)
+
     def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
+        """Note what runs."""
         self.running = PassResult(name=spec.name, number=number, text=str(spec))
 
     def after_pass(self, result: PassResult, graph: SNNGraph) -> None:
+        """Keep what a run left that changed something."""
         self.running = None
         if result.status is PassStatus.KEPT:
             self.models.append((result, graph.copy(share_weights=True)))
@@ -302,33 +315,13 @@ class _Comparison:
 
 @dataclass(slots=True)
 class _Command:
-    """Judges a model by the exit code of a command."""
+    """Judges a model by the caller's check."""
 
-    command: tuple[str, ...]
-    folder: Path
-    timeout: float | None
-    number: int = 0
+    check: CheckCommand
 
     def __call__(self, graph: SNNGraph, level: Exactness) -> Finding:
-        self.number += 1
-        folder = self.folder / str(self.number)
-        folder.mkdir()
-        path = folder / "candidate.onnx"
-        graph.save(path)
-        command = [word.replace(PLACE, str(path)) for word in self.command]
-        try:
-            # the caller's own command, run as given, without a shell
-            done = subprocess.run(command, capture_output=True, timeout=self.timeout, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            return Finding(True, f"the check took more than {self.timeout:g} s")
-        except OSError as error:
-            raise InputError(f"the check command '{command[0]}' cannot be run: {error.strerror or error}") from error
-        finally:
-            for file in folder.iterdir():
-                file.unlink()
-        lines = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-        said = f", its last line: {lines[-1][:LONGEST]}" if lines else ""
-        return Finding(done.returncode != 0, f"the check exits with {done.returncode}{said}")
+        found = self.check(graph)
+        return Finding(found.fails, found.text)
 
 
 def _alone(result: Bisection, job: Job, judge: Judge, folder: Path) -> bool:

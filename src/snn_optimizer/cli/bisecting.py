@@ -43,6 +43,7 @@ SHOWN = 8  # applied rules that are listed
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
 @click.option("--check-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a check may take.")
+@click.option("--fail-regex", metavar="R", help="A check fails only where what it prints matches this, too.")
 @input_range_option
 @input_max_active_option
 @seed_option
@@ -76,8 +77,9 @@ def bisect(
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
     if check:
         forbid_unbudgeted(text, budget)
-    elif options["check_timeout"] is not None:
-        raise InputError("--check-timeout is for a check command: give one, -- CHECK {}, or leave it out")
+    elif options["check_timeout"] is not None or options["fail_regex"] is not None:
+        name = "--check-timeout" if options["fail_regex"] is None else "--fail-regex"
+        raise InputError(f"{name} is for a check command: give one, -- CHECK {{}}, or leave it out")
     if output is not None:
         _make(output)
     talk(f"BISECT: running {text} once, then judging what it leaves", quiet=options["quiet"])
@@ -94,6 +96,7 @@ def bisect(
         job,
         check,
         timeout=options["check_timeout"],
+        pattern=options["fail_regex"] or "",
         tell=lambda step: talk(f"BISECT: {step}", quiet=options["quiet"]),
     )
     commands = _commands(model, text, output, found, options)

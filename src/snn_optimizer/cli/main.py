@@ -23,6 +23,8 @@ _COMMANDS = {
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
+    "reduce": "snn_optimizer.cli.reducing",
+    "run-reproducer": "snn_optimizer.cli.reproducing",
     "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.measuring",
 }
@@ -39,7 +41,7 @@ class _Commands(click.Group):
         """Return a command, None when there is none of this name."""
         if cmd_name not in _COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
+        found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return found
 
 

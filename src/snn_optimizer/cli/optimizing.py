@@ -20,6 +20,7 @@ from snn_optimizer.cli.options import (
     quiet_option,
     seed_option,
 )
+from snn_optimizer.cli.reproducing import run_watched
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check passes and result with onnxruntime.")
 @click.option("--strip-metadata", is_flag=True, help="Drop documentation and metadata of nodes (stack traces).")
 @click.option("--external-data/--no-external-data", default=None, help="Weights beside the file.  [default: as needed]")
+@click.option(
+    "--reproducer", "reproducer_path", type=click.Path(path_type=Path), metavar="PATH",
+    help="When a pass raises or breaks its claim, write one file that replays it.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Do everything but write the model.")
 @seed_option
 @json_option
@@ -90,7 +95,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     snnopt optimize net.onnx -o small.onnx -O3 --calib train.npz
     snnopt optimize net.onnx -o tiny.onnx -Oz --calib train.npz --max-accuracy-drop 0.01
     """  # noqa: D301 - a backspace keeps click from filling the lines
-    from snn_optimizer.api import Job, run_job  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.api import Job  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
 
     if output is None and not options["dry_run"]:
@@ -125,7 +130,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             instruments=_instruments(options),
             progress=progress,
         )
-        graph, report = run_job(model, job)
+        graph, report = run_watched(model, job, options["reproducer_path"], quiet=options["quiet"])
     for warning in report.warnings:
         talk(f"snnopt: warning: {warning}", quiet=options["quiet"])
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
