@@ -13,7 +13,7 @@ import pytest
 
 from snn_optimizer.execution import Dataset, load_dataset
 from snn_optimizer.verification import verify
-from tests.support.broken_passes import network, registered
+from tests.support.broken_passes import BROKEN, network, registered
 from tests.support.unrolling import Habits, Layer, Network, Neuron, unroll
 
 NODES_AT_MOST = """
@@ -171,6 +171,19 @@ def test_verify_each_names_what_it_rolls_back(snnopt, tmp_path: Path) -> None:
     assert "repeated with every pass checked" in err
     code, _, err = snnopt(*arguments, "--verify-each", "--no-verify")
     assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_default_settings_catch_every_broken_pass_and_name_it(snnopt, tmp_path: Path, broken: str) -> None:
+    path, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    onnx.save(network(broken), path)
+    code, stdout, err = snnopt("optimize", path, "-o", out, "-p", f"canonicalize,{broken},dead-code")
+    assert code == 0
+    named = f"pass (2) {broken} broke its {BROKEN[broken].exactness.name.lower()} claim and was rolled back"
+    assert named in err
+    assert "DIFFERENT: " in err
+    assert "EQUIVALENT" in stdout
+    assert verify(path, out).verdict == "EQUIVALENT"
 
 
 def test_a_thousand_nodes_are_bisected_in_under_a_minute(snnopt, tmp_path: Path) -> None:

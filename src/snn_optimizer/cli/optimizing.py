@@ -131,7 +131,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             progress=progress,
         )
         graph, report = run_watched(model, job, options["reproducer_path"], quiet=options["quiet"])
-    for warning in report.warnings:
+    for warning in (*report.warnings, *_broken_claims(report)):
         talk(f"snnopt: warning: {warning}", quiet=options["quiet"])
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
         talk(f"snnopt: the result differs from '{model}', nothing was written: {report.evidence.reason}")
@@ -141,6 +141,16 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     _write_texts(report, report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
+
+
+def _broken_claims(report: OptimizationReport) -> list[str]:
+    """Name the passes that did not keep their claim; a lossy one that exceeds the budget made none."""
+    return [
+        f"pass ({result.number}) {result.text} broke its {result.claim} claim and was rolled back, it "
+        f"{result.blame()}: {result.reason}"
+        for result in report.pass_results
+        if result.status == "rolled back" and result.claim != "lossy"
+    ]
 
 
 def forbid_unbudgeted(text: str, budget: Any) -> None:

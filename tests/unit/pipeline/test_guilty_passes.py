@@ -19,6 +19,8 @@ PLACES = {
     "forgotten-bias": "always-firing at lif1",
     "strict-comparison": "strict at lif1, strict at lif2",
     "lost-epsilon": "norm",
+    "shifted-channel": "silent-units at lif1",
+    "forgotten-reset": "duplicate-units at lif1",
 }
 
 
