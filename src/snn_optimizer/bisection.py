@@ -25,7 +25,7 @@ from snn_optimizer.pipeline.manager import Instrument
 from snn_optimizer.pipeline.spec import PassSpec, parse
 from snn_optimizer.verification import Verdict
 
-__all__ = ["Bisection", "Finding", "Recorder", "Step", "bisect"]
+__all__ = ["Bisection", "Finding", "Recorder", "Rewrite", "Step", "bisect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,18 +41,43 @@ class Finding:
 class Step:
     """One model that was judged: the one after ``limit`` runs, the last of them of the pass ``text``.
 
-    ``level`` is the exactness it was compared at, ``check`` where a command judged it.
+    ``level`` is the exactness it was compared at, ``check`` where a command judged it. ``rewrites`` is how many
+    of the last run's were made, None for all.
     """
 
     limit: int
     text: str
     level: str
     finding: Finding
+    rewrites: int | None = None
 
     def __str__(self) -> str:
         word = {True: "wrong", False: "right", None: "cannot tell"}[self.finding.wrong]
+        if self.rewrites is not None:
+            after = f"after {self.rewrites} rewrites of pass ({self.limit}) {self.text}"
+            return f"limit {self.limit}.{self.rewrites}: {word}: {after}: {self.finding.text}"
         after = f"after pass ({self.limit}) {self.text}" if self.limit else "the model before any pass"
         return f"limit {self.limit}: {word}: {after}: {self.finding.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The rewrite of a pass that makes its result wrong.
+
+    Attributes
+    ----------
+    number, total : int
+        Which of how many of that run.
+    text : str
+        Its rule, the layer or node and the unit.
+    finding : Finding
+        About the model after it.
+    """
+
+    number: int
+    total: int
+    text: str
+    finding: Finding
 
 
 @dataclass(slots=True)
@@ -75,6 +100,8 @@ class Bisection:
         Whether passes were rolled back as in an optimization.
     alone : bool
         Whether the guilty pass run alone on the model before it, as saved, is wrong too.
+    rewrite : Rewrite or None
+        The guilty rewrite of the guilty run; None where what is wrong does not begin with one that has a number.
     steps : list of Step
         In the order judged.
     runs : list of PassResult
@@ -89,6 +116,7 @@ class Bisection:
     after: SNNGraph | None = None
     level: Exactness = Exactness.BITWISE
     alone: bool = False
+    rewrite: Rewrite | None = None
     steps: list[Step] = field(default_factory=list)
     runs: list[PassResult] = field(default_factory=list)
 
@@ -101,9 +129,13 @@ class Bisection:
             "found": self.finding.text,
             "guilty": None if self.guilty is None else self.guilty.to_json() | {"applied": self.guilty.applied},
             "alone": self.alone,
+            "rewrite": None
+            if self.rewrite is None
+            else {"number": self.rewrite.number, "of": self.rewrite.total, "text": self.rewrite.text},
             "runs": len(self.runs),
             "steps": [
-                {"limit": s.limit, "pass": s.text, "level": s.level, "wrong": s.finding.wrong, "found": s.finding.text}
+                {"limit": s.limit, "rewrites": s.rewrites, "pass": s.text, "level": s.level}
+                | {"wrong": s.finding.wrong, "found": s.finding.text}
                 for s in self.steps
             ],
         }
@@ -175,6 +207,7 @@ def bisect(
             result.finding = Finding(True, str(failure))
         if result.guilty is not None:
             result.alone = _alone(result, job, judge, Path(folder))
+            result.rewrite = _guilty_rewrite(result, job, judge, tell)
         return result
 
 
@@ -341,3 +374,39 @@ def _alone(result: Bisection, job: Job, judge: Judge, folder: Path) -> bool:
     if result.after is None:
         return False
     return bool(judge(prepared.graph, result.level).wrong)
+
+
+def _guilty_rewrite(result: Bisection, job: Job, judge: Judge, tell: Callable[[Step], None] | None) -> Rewrite | None:
+    """Bisect the numbered rewrites of the guilty run, each time on a copy of the model before it."""
+    guilty = result.guilty
+    if guilty is None or guilty.rewrites == 0 or result.after is None or result.before is None:
+        return None
+    before = result.before
+    alone = replace(job, pipeline=guilty.text, verify=result.guarded, limit=1, instruments=())
+
+    def judged(number: int) -> tuple[Finding, str]:
+        prepared = prepare(before, replace(alone, rewrite_limit=number))
+        try:
+            last = prepared.manager.run(prepared.graph, prepared.pipeline)[0].last_rewrite
+            finding = judge(prepared.graph, result.level)
+        except PassError as error:
+            last, finding = "", Finding(True, str(error))
+        step = Step(guilty.number, guilty.text, result.level.name.lower(), finding, number)
+        result.steps.append(step)
+        if tell is not None:
+            tell(step)
+        return finding, last
+
+    total = guilty.rewrites
+    right, wrong = 0, total
+    found, text = judged(total)
+    if not found.wrong or judged(0)[0].wrong:
+        return None
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        finding, last = judged(middle)
+        if finding.wrong:
+            wrong, found, text = middle, finding, last
+        else:
+            right = middle
+    return Rewrite(wrong, total, text, found)

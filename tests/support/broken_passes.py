@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import ClassVar
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -21,10 +21,11 @@ import pytest
 from snn_optimizer import ops
 from snn_optimizer.analyses import NO_UNIT, AnalysisManager, Duplicates, Role, Site, UnitGroups
 from snn_optimizer.analyses.rows import position_ranks, positions_of
-from snn_optimizer.ir import Module, Rewriter, SNNGraph
+from snn_optimizer.ir import Module, Node, Rewriter, SNNGraph
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.passes import registry
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
+from snn_optimizer.passes.structure import linear_fusion
 from snn_optimizer.passes.structure.constant_neuron_folding import ConstantNeuronFolding
 from snn_optimizer.passes.structure.dead_neuron_elimination import DeadNeuronElimination
 from snn_optimizer.passes.structure.layer_fusion import LayerFusion
@@ -76,7 +77,7 @@ class StrictComparison(Pass):
             if not ops.is_neuron(node.domain or "", node.op):
                 continue
             variant = NeuronVariant.parse(node.op, node.attrs)
-            if variant.fire == "ge":
+            if variant.fire == "ge" and context.admits("strict", node.name):
                 arithmetic = variant.arithmetic.replace("ge(", "gt(")
                 strict = replace(variant, fire="gt", arithmetic=arithmetic)
                 rewriter.retarget(node, (ops.DOMAIN, strict.op_type), list(node.inputs), strict.attributes())
@@ -95,12 +96,17 @@ class LostEpsilon(LayerFusion):
     name: ClassVar[str] = "lost-epsilon"
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
-        rewriter = Rewriter(graph.module)
-        for node in graph.module.graph.nodes:
+        per_channel = linear_fusion._per_channel
+
+        def without_epsilon(node: Node, *rest: Any) -> Any:
+            blind = SimpleNamespace(domain=node.domain, op=node.op, inputs=node.inputs, attrs=dict(node.attrs))
             if node.op == "BatchNormalization":
-                rewriter.set_attribute(node, "epsilon", 0.0)
-        rewriter.finish()
-        return LayerFusion.run(self, graph, context)
+                blind.attrs["epsilon"] = 0.0
+            with np.errstate(divide="ignore"):
+                return per_channel(blind, *rest)
+
+        with patch.object(linear_fusion, "_per_channel", without_epsilon):
+            return LayerFusion.run(self, graph, context)
 
 
 @dataclass(frozen=True, slots=True)

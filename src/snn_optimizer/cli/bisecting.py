@@ -128,11 +128,13 @@ def _commands(model: Path, text: str, folder: Path | None, found: Bisection, opt
     shared += [word for text in options["input_ranges"] for word in ("--input-range", text)]
     shared += [word for text in options["input_max_active"] for word in ("--input-max-active", text)]
     shared += ["--seed", str(options["seed"])] if options["seed"] else []
-    limit = ["--bisect-limit", str(found.guilty.number)]
+    number = str(found.guilty.number)
+    limit = ["--bisect-limit", number if found.rewrite is None else f"{number}.{found.rewrite.number}"]
     commands = [["snnopt", "optimize", str(model), "-o", "wrong.onnx", "-p", text, *limit, *shared]]
     if folder is not None and found.alone:
         before = str(folder / "before.onnx")
-        commands.append(["snnopt", "optimize", before, "-o", "wrong.onnx", "-p", found.guilty.text, *shared])
+        part = [] if found.rewrite is None else ["--bisect-limit", f"1.{found.rewrite.number}"]
+        commands.append(["snnopt", "optimize", before, "-o", "wrong.onnx", "-p", found.guilty.text, *part, *shared])
     return [shlex.join(command) for command in commands]
 
 
@@ -162,6 +164,8 @@ def _print(found: Bisection, written: list[Path], commands: list[str]) -> None:
     click.echo(f"found      {found.finding.text}")
     if found.after is not None:
         click.echo(f"claim      {guilty.claim}, {guilty.changes:,} changes")
+    if found.rewrite is not None:
+        click.echo(f"rewrite    {found.rewrite.number} of {found.rewrite.total}: {found.rewrite.text}")
     applied = guilty.applied
     for place in applied[:SHOWN]:
         click.echo(f"applied    {place}")

@@ -73,7 +73,9 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--print-after-all", is_flag=True, help="Print the network after every pass.")
 @click.option("--print-after-change", is_flag=True, help="Print the network after every pass that changed it.")
 @click.option(
-    "--bisect-limit", type=click.IntRange(min=-1), metavar="N", help="Skip runs of passes after the first N; -1: none."
+    "--bisect-limit",
+    metavar="N[.M]",
+    help="Skip runs of passes after the first N, and of the N-th the rewrites after the first M; -1: none.",
 )
 @click.option("--verify-each", is_flag=True, help="Check every pass that changed something, bitwise ones too.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check passes and result with onnxruntime.")
@@ -107,7 +109,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
         raise InputError(f"report '{report_path}' must end in .json or .md")
     if options["verify_each"] and not options["verify"]:
         raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
-    limit = options["bisect_limit"]
+    limit, rewrite_limit = _limits(options["bisect_limit"])
     budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
     forbid_unbudgeted(text, budget)
@@ -123,7 +125,8 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
             verify_each=options["verify_each"],
-            limit=None if limit == -1 else limit,
+            limit=limit,
+            rewrite_limit=rewrite_limit,
             emit=options["emit"] or "",
             min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
@@ -141,6 +144,16 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     _write_texts(report, report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
+
+
+def _limits(text: str | None) -> tuple[int | None, int | None]:
+    """Read ``--bisect-limit``: how many runs of passes, and how many rewrites of the last of them."""
+    if text is None or text == "-1":
+        return None, None
+    found = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?", text)
+    if found is None:
+        raise InputError(f"--bisect-limit '{text}' is not N or N.M, for example 6, 6.2 or -1")
+    return int(found[1]), None if found[2] is None else int(found[2])
 
 
 def _broken_claims(report: OptimizationReport) -> list[str]:
@@ -187,6 +200,14 @@ def _instruments(options: dict[str, Any]) -> list[Any]:
 
         def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
             talk(f"BISECT: {'running' if runs else 'NOT running'} pass ({number}) {spec}", quiet=options["quiet"])
+
+        def after_pass(self, result: Any, graph: Any) -> None:
+            if result.status != "unchanged" and result.rewrites:
+                talk(
+                    f"BISECT: pass ({result.number}) made {result.rewrites:,} rewrites, the last: "
+                    f"{result.last_rewrite}",
+                    quiet=options["quiet"],
+                )
 
     counted = options["bisect_limit"] is not None or options["remarks_pattern"] is not None
     printed = options["print_after_all"] or options["print_after_change"]
