@@ -61,10 +61,8 @@ class Job:
     verify_each : bool
         Check every pass that changed something against the model before it, bitwise ones too. Without it that
         is done when the result turns out to differ.
-    limit : int, optional
-        Runs of passes beyond this number are skipped.
-    rewrite_limit : int, optional
-        Of the run with that number, rewrites beyond this number are not made.
+    limit, rewrite_limit : int, optional
+        Runs of passes beyond this number are skipped, and rewrites beyond ``rewrite_limit`` of the last that runs.
     frontend : Frontend
         What cannot be seen in the file: states of a one-step model, custom operators.
     min_calibration : int

@@ -41,6 +41,7 @@ def test_the_guilty_pass_is_named_and_the_models_around_it_are_written(snnopt, m
     code, stdout, err = snnopt("bisect", model, "-p", "@hygiene,wrong-column,@O2", "-o", out)
     assert code == 1
     assert "guilty     pass (6) wrong-column" in stdout
+    assert "rewrite    1 of 1: duplicate-units at lif1, unit 7\n" in stdout
     assert "applied    duplicate-units at lif1" in stdout
     assert "BISECT: limit 6: wrong: after pass (6) wrong-column: DIFFERENT" in err
     before, after = out / "before.onnx", out / "after.onnx"
@@ -156,6 +157,21 @@ def test_runs_are_numbered_and_skipped_beyond_the_limit(snnopt, model: Path) -> 
     assert "BISECT: running pass (3) layer-fusion" in snnopt(*arguments, "--remarks", "x")[2]
     assert "BISECT" not in snnopt(*arguments)[2]
     assert "BISECT" not in snnopt(*arguments, "--bisect-limit", 2, "-q")[2]
+
+
+def test_rewrites_inside_a_run_are_numbered_and_left_out_beyond_the_limit(snnopt, model: Path) -> None:
+    arguments = ("optimize", model, "--dry-run", "-p", "dead-code,redundancy-elimination,layer-fusion")
+    err = snnopt(*arguments, "--bisect-limit", "2.1")[2]
+    assert "BISECT: pass (2) made 1 rewrites, the last: duplicate-units at lif1, unit 7\n" in err
+    code, stdout, err = snnopt(*arguments, "--bisect-limit", "2.0")
+    assert code == 0
+    assert "made" not in err
+    assert "no pass found anything to do" not in stdout  # the one beyond the limit is listed as skipped
+    assert "redundancy-elimination" not in stdout
+    for text in ("x", "2.", "-2", "1.2.3"):
+        code, _, err = snnopt(*arguments, f"--bisect-limit={text}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "is not N or N.M" in err
 
 
 def test_verify_each_names_what_it_rolls_back(snnopt, tmp_path: Path) -> None:

@@ -162,6 +162,42 @@ BROKEN: dict[str, type[Pass]] = {
 
 
 @dataclass(frozen=True, slots=True)
+class OneStrictStep(Pass):
+    """Write one comparison of an unrolled network, at one step of one layer, as a strict one."""
+
+    name: ClassVar[str] = "one-strict-step"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    at: str = ""
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        outcome = Outcome()
+        rewriter = Rewriter(graph.module)
+        for node in graph.module.graph.nodes:
+            if node.op == "GreaterOrEqual" and context.admits("compared", node.outputs[0].name):
+                outcome.changes += 1
+                context.applied("compared", node.outputs[0].name, "looked at")
+                if node.outputs[0].name == self.at:
+                    rewriter.retarget(node, "Greater", list(node.inputs))
+        rewriter.finish()
+        return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class CrashesOnNorms(Pass):
+    """Raise where there is a batch norm."""
+
+    name: ClassVar[str] = "crashes-on-norms"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        for node in graph.module.graph.nodes:
+            if node.op == "BatchNormalization":
+                raise IndexError(f"at {node.name}")
+        return Outcome()
+
+
+@dataclass(frozen=True, slots=True)
 class Crashes(Pass):
     """Raise something that is not ours."""
 
@@ -234,7 +270,8 @@ def registered(folder: Path) -> Iterator[None]:
     info = folder / "broken_passes-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-passes\nVersion: 0.1\n")
-    entries = [f"{name} = {one.__module__}:{one.__name__}" for name, one in BROKEN.items()]
+    passes = (*BROKEN.values(), OneStrictStep, CrashesOnNorms)
+    entries = [f"{one.name} = {one.__module__}:{one.__name__}" for one in passes]
     (info / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *entries]) + "\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(folder))

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnx
 
 from snn_optimizer.errors import ExecutionError, SnnOptimizerError
-from snn_optimizer.execution import Session
+from snn_optimizer.execution import Dataset, Session
 from snn_optimizer.execution.source import serialize
 from snn_optimizer.ir import InputDomain
 from snn_optimizer.job import Job
@@ -166,8 +166,10 @@ def is_sound(model: onnx.ModelProto, *, runs: bool, seed: int, domain: InputDoma
         session = Session(model)
         stimuli = generate(session.inputs, steps=4, batch=2, seed=seed, ranges=domain)
         for stimulus in stimuli:
-            if stimulus.name in PROBED and not _repeats(session, stimulus.feeds):
-                return False
+            if stimulus.name in PROBED:
+                data = Dataset.from_arrays(stimulus.feeds, session.inputs)
+                if not _repeats(session, next(data.batches(data.samples)).feeds):
+                    return False
     except SnnOptimizerError:
         return False
     return True

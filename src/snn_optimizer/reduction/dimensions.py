@@ -54,10 +54,17 @@ def leading_sizes(model: onnx.ModelProto) -> Iterator[int]:
     yield from sorted((size for size in found if size > 1), reverse=True)
 
 
-def with_leading_size(candidate: Candidate, old: int, new: int) -> Candidate:
+def with_leading_size(candidate: Candidate, old: int, new: int, *, first: bool) -> Candidate:
     """Return the candidate with another number of steps, in its inputs, shape vectors and samples.
 
     Whether a number in a shape vector means steps is not known: the candidate is judged like any other.
+
+    Parameters
+    ----------
+    candidate : Candidate
+    old, new : int
+    first : bool
+        Change shape vectors where they begin with the number, and not everywhere.
     """
     model = onnx.ModelProto()
     model.CopyFrom(candidate.model)
@@ -69,11 +76,11 @@ def with_leading_size(candidate: Candidate, old: int, new: int) -> Candidate:
             cut.add(info.name)
     for graph in graphs_of(model.graph):
         for tensor in graph.initializer:
-            _resize(tensor, old, new)
+            _resize(tensor, old, new, first=first)
         for node in graph.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
-                    _resize(attribute.t, old, new)
+                    _resize(attribute.t, old, new, first=first)
         del graph.value_info[:]
     samples = candidate.samples
     if samples is not None:
@@ -81,10 +88,13 @@ def with_leading_size(candidate: Candidate, old: int, new: int) -> Candidate:
     return Candidate(model, candidate.pipeline, samples)
 
 
-def _resize(tensor: onnx.TensorProto, old: int, new: int) -> None:
+def _resize(tensor: onnx.TensorProto, old: int, new: int, *, first: bool) -> None:
     if tensor.data_type != onnx.TensorProto.INT64 or len(tensor.dims) > 1:
         return
     array = numpy_helper.to_array(tensor)
-    if array.size and (array == old).any():
-        changed = np.where(array == old, np.int64(new), array)
+    meant = array == old
+    if first:
+        meant = meant & (np.arange(array.size).reshape(array.shape) == 0)
+    if meant.any():
+        changed = np.where(meant, np.int64(new), array)
         tensor.CopyFrom(numpy_helper.from_array(changed.astype(np.int64).reshape(array.shape), tensor.name))

@@ -184,8 +184,9 @@ def _sizes(search: Search) -> None:
 
 def _shorter(search: Search, size: int) -> bool:
     return any(
-        search.attempt(with_leading_size(search.current, size, new), "steps")
+        search.attempt(with_leading_size(search.current, size, new, first=first), "steps")
         for new in sorted({1, 2, size // 2, size - 1} - {0, size})
+        for first in (True, False)
     )
 
 

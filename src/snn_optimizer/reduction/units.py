@@ -82,6 +82,8 @@ def without_units(candidate: Candidate, classes: Sequence[int]) -> Candidate | N
     samples = _cut_samples(graph, groups, selected, candidate)
     Surgeon(graph, groups, rewriter).cut(selected)
     rewriter.finish()  # without changes where only inputs and outputs have the axis
+    if any(0 in (value.shape or ()) for value in (*graph.module.graph.inputs, *graph.module.graph.outputs)):
+        return None
     return Candidate(graph.to_onnx(), candidate.pipeline, samples)
 
 
