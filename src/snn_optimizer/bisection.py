@@ -151,6 +151,7 @@ def bisect(
     *,
     timeout: float | None = None,
     pattern: str = "",
+    inside: bool = True,
     tell: Callable[[Step], None] | None = None,
 ) -> Bisection:
     """Find the run of a pass whose result is wrong.
@@ -170,6 +171,8 @@ def bisect(
         Seconds after which the command counts as failed.
     pattern : str, optional
         A regular expression that the output of the command has to match for its failure to count.
+    inside : bool
+        Also find the rewrite of that run.
     tell : callable, optional
         Hears every step.
 
@@ -207,7 +210,7 @@ def bisect(
             result.finding = Finding(True, str(failure))
         if result.guilty is not None:
             result.alone = _alone(result, job, judge, Path(folder))
-            result.rewrite = _guilty_rewrite(result, job, judge, tell)
+            result.rewrite = _guilty_rewrite(result, job, judge, tell) if inside else None
         return result
 
 

@@ -18,10 +18,9 @@ from tests.support.unrolling import Habits, Layer, Network, Neuron, unroll
 
 COUNTS = """
 import sys
-import onnx
-ops = [node.op_type for node in onnx.load(sys.argv[2]).graph.node]
-print(ops.count("Gemm"), "products")
-sys.exit(ops.count("Gemm") >= int(sys.argv[1]))
+found = open(sys.argv[2], "rb").read().count(b"Gemm")  # reading it as a model would take ten times as long
+print(found, "products")
+sys.exit(found >= int(sys.argv[1]))
 """
 
 
@@ -120,13 +119,13 @@ def test_what_cannot_be_judged_is_exit_code_four(snnopt, model: Path, tmp_path: 
 
 def test_a_check_judges_the_model_itself_without_a_pipeline(snnopt, model: Path, tmp_path: Path, counts: Path) -> None:
     small = tmp_path / "small.onnx"
-    code, stdout, _ = snnopt("reduce", model, "-o", small, "--", sys.executable, counts, 1, "{}")
+    code, stdout, _ = snnopt("reduce", model, "-o", small, "--", sys.executable, "-S", counts, 1, "{}")
     assert code == 0
     assert "fails      the check exits with 1, its last line: 1 products" in stdout
     assert "run-reproducer" not in stdout
     assert sizes(small)[0] == 1
     code, stdout, _ = snnopt(
-        "reduce", model, "-o", small, "--fail-regex", "^2 products", "--", sys.executable, counts, 1, "{}"
+        "reduce", model, "-o", small, "--fail-regex", "^2 products", "--", sys.executable, "-S", counts, 1, "{}"
     )
     assert code == 0
     assert sum(node.op_type == "Gemm" for node in onnx.load(small).graph.node) == 2
@@ -140,7 +139,18 @@ def test_a_check_judges_the_guarded_result_of_a_pipeline(snnopt, tmp_path: Path,
     net.graph.node.append(onnx.helper.make_node("Gemm", ["fc2.rows", "fc2.weight"], ["spare"], transB=1))
     onnx.save(net, path)
     code, stdout, _ = snnopt(
-        "reduce", path, "-p", "wrong-column,dead-code,layer-fusion", "-o", small, "--", sys.executable, counts, 3, "{}"
+        "reduce",
+        path,
+        "-p",
+        "wrong-column,dead-code,layer-fusion",
+        "-o",
+        small,
+        "--",
+        sys.executable,
+        "-S",
+        counts,
+        3,
+        "{}",
     )
     assert code == 0
     assert "pipeline   dead-code\n" in stdout
@@ -161,10 +171,7 @@ def test_samples_are_reduced_and_travel_with_the_model(snnopt, tmp_path: Path) -
 def test_a_loop_is_opened(snnopt, tmp_path: Path, counts: Path) -> None:
     path, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
     onnx.save(recurrent(), path)
-    counts.write_text(
-        COUNTS.replace(".graph.node]", ".graph.node] + ['Gemm'] * ('Gemm' in str(onnx.load(sys.argv[2])))")
-    )
-    code, _, _ = snnopt("reduce", path, "-o", small, "--", sys.executable, counts, 1, "{}")
+    code, _, _ = snnopt("reduce", path, "-o", small, "--", sys.executable, "-S", counts, 1, "{}")
     assert code == 0
     assert [node.op_type for node in onnx.load(small).graph.node] == ["Gemm"]
 
@@ -208,6 +215,7 @@ def _unrolled(steps: int = 60) -> onnx.ModelProto:
     return unroll(Network(layers, (16,)), steps, Habits(outputs=("stack",)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["unrolled", "raised"])
 def test_a_fault_in_more_than_a_thousand_nodes_is_found_in_under_a_minute(snnopt, tmp_path: Path, place: str) -> None:
     exported = _unrolled()
@@ -318,15 +326,15 @@ def test_a_damaged_reproducer_is_one_line(snnopt, tmp_path: Path, damage, words:
     assert words in err
 
 
+@pytest.mark.slow
 def test_large_layers_come_down_to_a_few_neurons(snnopt, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    weights = [(rng.integers(-4, 5, shape) / 8).astype(np.float32) for shape in ((1000, 64), (10, 1000))]
-    weights[0][700] = weights[0][3]
-    weights[1][:, 701] += 2
-    biases = [np.zeros(1000, np.float32), np.zeros(10, np.float32)]
+    weights = [rng.normal(0, 0.3, shape).astype(np.float32) for shape in ((400, 32), (10, 400))]
+    weights[0][370] = weights[0][3]
+    biases = [np.zeros(400, np.float32), np.zeros(10, np.float32)]
     path, small = tmp_path / "net.onnx", tmp_path / "small.onnx"
-    onnx.save(mlp((64, 1000, 10), steps=8, weights=weights, biases=biases, beta=0.5), path)
+    onnx.save(mlp((32, 400, 10), steps=8, weights=weights, biases=biases, beta=0.5), path)
     code, stdout, _ = snnopt("reduce", path, "-p", "@hygiene,wrong-column,@O2", "-o", small)
     assert code == 0
-    assert "1,010 -> " in stdout
+    assert ", 410 -> " in stdout
     assert sizes(small)[1] <= 40

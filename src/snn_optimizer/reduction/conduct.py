@@ -185,7 +185,7 @@ def _failing_check(candidate: Candidate, oracle: CheckOracle) -> tuple[Candidate
 def _failing_pipeline(candidate: Candidate, job: Job, oracle: Oracle) -> tuple[Candidate, Failure]:
     """Find what fails, and the shortest of a few beginnings that fails so."""
     try:
-        found = bisect(candidate.model, job)
+        found = bisect(candidate.model, job, inside=False)
     except (ConvergenceError, UnsupportedModelError, PassError, VerificationError) as error:
         expected, beginnings = failure_of_error(error), [candidate]
     else:
