@@ -13,7 +13,7 @@ import pytest
 
 from snn_optimizer.execution import Dataset, load_dataset
 from snn_optimizer.verification import verify
-from tests.support.broken_passes import BROKEN, network, registered
+from tests.support.broken_passes import BROKEN, network
 from tests.support.unrolling import Habits, Layer, Network, Neuron, unroll
 
 NODES_AT_MOST = """
@@ -23,17 +23,7 @@ sys.exit(len(onnx.load(sys.argv[2]).graph.node) > int(sys.argv[1]))
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _broken_passes(tmp_path_factory):
-    with registered(tmp_path_factory.mktemp("distribution")):
-        yield
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "net.onnx"
-    onnx.save(network("wrong-column"), path)
-    return path
+pytestmark = pytest.mark.usefixtures("broken_passes")
 
 
 def test_the_guilty_pass_is_named_and_the_models_around_it_are_written(snnopt, model: Path, tmp_path: Path) -> None:

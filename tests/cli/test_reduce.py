@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from snn_optimizer.execution import Session
-from tests.support.broken_passes import BROKEN, network, registered
+from tests.support.broken_passes import BROKEN, network
 from tests.support.models import initializer, mlp, recurrent, spike_trains, with_initializer
 from tests.support.unrolling import Habits, Layer, Network, Neuron, unroll
 
@@ -24,17 +24,7 @@ sys.exit(found >= int(sys.argv[1]))
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _broken_passes(tmp_path_factory):
-    with registered(tmp_path_factory.mktemp("distribution")):
-        yield
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "net.onnx"
-    onnx.save(network("wrong-column"), path)
-    return path
+pytestmark = pytest.mark.usefixtures("broken_passes")
 
 
 @pytest.fixture

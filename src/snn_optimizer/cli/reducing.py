@@ -8,18 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snn_optimizer.cli.console import print_json, talk
-from snn_optimizer.cli.optimizing import LEVELS, forbid_unbudgeted
-from snn_optimizer.cli.options import (
-    domain_of,
-    frontend_of,
-    input_max_active_option,
-    input_range_option,
-    json_option,
-    model_argument,
-    quiet_option,
-    seed_option,
-)
-from snn_optimizer.errors import InputError, OutputError
+from snn_optimizer.cli.failing import failing_job, failing_options
+from snn_optimizer.cli.options import model_argument
+from snn_optimizer.errors import OutputError
 
 if TYPE_CHECKING:
     from snn_optimizer.api import Reduction
@@ -29,30 +20,12 @@ __all__ = ["reduce"]
 
 @click.command(short_help="Find the smallest model that still fails.")
 @model_argument()
-@click.argument("check", nargs=-1, metavar="[-- CHECK {}]")
+@failing_options("-O2; with CHECK: no pass")
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Where to write the small model.")
-@click.option(
-    "-O", "level", type=click.Choice(LEVELS), default=None,
-    help="Level: -O0 to -O3, -Oz.  [default: -O2; with CHECK: no pass]",
-)  # fmt: skip
-@click.option("-p", "--pipeline", help="Pipeline text instead of a level.")
-@click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels.")
-@click.option("--max-accuracy-drop", type=float, help="Budget of a lossy pipeline; so are the next two.")
-@click.option("--max-decision-change", type=float)
-@click.option("--max-spike-change", type=float)
-@click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
-@click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
-@click.option("--check-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a check may take.")
-@click.option("--fail-regex", metavar="R", help="A failure counts only where its text matches this, too.")
 @click.option(
     "--time-limit", type=click.FloatRange(min=0, min_open=True),
     help="Seconds after which the smallest model so far is written.",
 )  # fmt: skip
-@input_range_option
-@input_max_active_option
-@seed_option
-@json_option
-@quiet_option
 def reduce(
     model: Path, check: tuple[str, ...], output: Path, level: str | None, pipeline: str | None, **options: Any
 ) -> int:
@@ -68,28 +41,11 @@ def reduce(
 
     Exit codes: 0 written, 2 your input (also when nothing fails), 3 our bug, 4 cannot tell.
     """  # noqa: D301 - a backspace keeps click from filling the lines
-    from snn_optimizer.api import Job, reduce  # noqa: PLC0415 - heavy; --help must be quick
-    from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
+    from snn_optimizer.api import reduce  # noqa: PLC0415 - heavy; --help must be quick
 
-    if level is not None and pipeline is not None:
-        raise InputError("give a level or a pipeline (-O or -p), not both")
-    budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
-    default = "" if check else "@O2"
-    text = pipeline if pipeline is not None else default if level is None else f"@O{level}"
-    if check:
-        forbid_unbudgeted(text, budget)
-    elif options["check_timeout"] is not None:
-        raise InputError("--check-timeout is for a check command: give one, -- CHECK {}, or leave it out")
+    job = failing_job(check, level, pipeline, options, default="" if check else "@O2")
     if not output.resolve().parent.is_dir():
         raise OutputError(f"'{output}': its folder does not exist")
-    job = Job(
-        pipeline=text,
-        calibration=options["calib"],
-        budget=budget,
-        domain=domain_of(options["input_ranges"], options["input_max_active"]),
-        seed=options["seed"],
-        frontend=frontend_of(options["states"], options["custom_ops"]),
-    )
     talk(f"REDUCE: looking for what fails in '{model}'", quiet=options["quiet"])
     found = reduce(
         model,

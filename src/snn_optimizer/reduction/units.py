@@ -10,7 +10,7 @@ import onnx
 
 from snn_optimizer.analyses import NO_UNIT, AnalysisManager, UnitGroups
 from snn_optimizer.analyses.propagation import Propagation
-from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.ir import Graph, Rewriter, SNNGraph
 from snn_optimizer.passes.unit_surgery import Surgeon, first_of_axis
 from snn_optimizer.reduction.candidate import Candidate
 
@@ -20,32 +20,19 @@ __all__ = ["populations_of", "without_units"]
 class _OpenGroups(Propagation):
     """Unit groups of a model whose inputs and outputs may become smaller, too."""
 
-    def run(self) -> UnitGroups:
-        """Label as for a pass, and the features of inputs as units of their own."""
-        graph = self.module.graph
+    def enter(self, graph: Graph) -> None:
+        """Label the features of inputs, or their channels, as units of their own."""
+        super().enter(graph)
         for value in graph.inputs:
-            self.set_blank(value)
             dims = self.dims(value)
             axis = -1 if dims is None or len(dims) < 4 else len(dims) - 3
             if dims is not None and len(dims) >= 2 and isinstance(size := dims[axis], int) and size > 1:
                 axes = list(self.labels(value))
                 axes[axis] = self.table.fresh(size)
                 self.set(value, axes)
-        self.walk(graph)
-        number, class_of = self.table.classes()
-        fixed, reasons = self.table.fixed_classes(number, class_of)
-        return UnitGroups(
-            class_of=class_of,
-            fixed=fixed,
-            reasons=reasons,
-            sites=self.table.sites,
-            populations=self.populations,
-            contractions=self.contractions,
-            axes=self.axes,
-            values=self.values,
-            scanned=self.scanned,
-            carried=self.carried,
-        )
+
+    def leave(self, graph: Graph) -> None:
+        """Leave outputs free."""
 
 
 def _groups(graph: SNNGraph) -> UnitGroups:

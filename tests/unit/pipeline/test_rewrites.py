@@ -12,7 +12,7 @@ from snn_optimizer.bisection import Recorder
 from snn_optimizer.errors import PassError
 from snn_optimizer.job import prepare
 from snn_optimizer.passes.base import Rewrites
-from tests.support.broken_passes import BROKEN, network, registered
+from tests.support.broken_passes import BROKEN, network
 from tests.support.models import conv, mlp, recurrent, streaming
 
 GUILTY = {
@@ -25,10 +25,7 @@ GUILTY = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _broken_passes(tmp_path_factory):
-    with registered(tmp_path_factory.mktemp("distribution")):
-        yield
+pytestmark = pytest.mark.usefixtures("broken_passes")
 
 
 def limited(graph, text: str, limit: int):
