@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from snn_optimizer.bisection import Recorder
 from snn_optimizer.checking import CheckCommand
 from snn_optimizer.errors import ConvergenceError, ExecutionError, PassError
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.job import Job, prepare, run_job
 from snn_optimizer.passes.base import Exactness
 from snn_optimizer.pipeline.guard import Guard, describe
+from snn_optimizer.pipeline.recorder import Recorder
 from snn_optimizer.reduction.candidate import Candidate, is_sound
 from snn_optimizer.verification import Equivalence, Verdict
 

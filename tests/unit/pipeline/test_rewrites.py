@@ -8,10 +8,10 @@ import onnx
 import pytest
 
 from snn_optimizer.api import Job, bisect, verify
-from snn_optimizer.bisection import Recorder
 from snn_optimizer.errors import PassError
 from snn_optimizer.job import prepare
 from snn_optimizer.passes.base import Rewrites
+from snn_optimizer.pipeline.recorder import Recorder
 from tests.support.broken_passes import BROKEN, network
 from tests.support.models import conv, mlp, recurrent, streaming
 
