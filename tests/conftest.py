@@ -29,3 +29,12 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no corpus of framework exports at '{folder}'; set SNN_CORPUS")
     return folder
+
+
+@pytest.fixture(scope="module")
+def broken_passes(tmp_path_factory):
+    """Passes with known mistakes, installed as another distribution's would be."""
+    from tests.support.broken_passes import registered
+
+    with registered(tmp_path_factory.mktemp("distribution")):
+        yield

@@ -20,7 +20,9 @@ from snn_optimizer.passes.base import PassContext
 from snn_optimizer.pipeline import PassResult, PassStatus
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.raised import Raised, raise_model
+from snn_optimizer.reduction import Reduction, reduce
 from snn_optimizer.report import OptimizationReport
+from snn_optimizer.reproducer import Replay, Reproducer, replay
 from snn_optimizer.verification import Equivalence
 from snn_optimizer.verification import verify as verify_models
 
@@ -28,6 +30,9 @@ __all__ = [
     "Bisection",
     "Job",
     "Raised",
+    "Reduction",
+    "Replay",
+    "Reproducer",
     "SNNOptimizer",
     "bisect",
     "dead_neuron_elimination",
@@ -35,7 +40,9 @@ __all__ = [
     "optimize",
     "profile",
     "raise_model",
+    "reduce",
     "redundancy_elimination",
+    "replay",
     "run_job",
     "verify",
 ]

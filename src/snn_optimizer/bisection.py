@@ -6,8 +6,6 @@ the model that ``--bisect-limit`` with the number of that run gives. The search 
 
 from __future__ import annotations
 
-import shlex
-import subprocess
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,20 +14,18 @@ from typing import Any, TypeAlias
 
 import numpy.typing as npt
 
+from snn_optimizer.checking import CheckCommand
 from snn_optimizer.errors import ConvergenceError, ExecutionError, InputError, PassError
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.job import Job, Model, Prepared, prepare, weakest_claim
 from snn_optimizer.passes.base import Exactness
-from snn_optimizer.pipeline import PassResult, PassStatus
+from snn_optimizer.pipeline import PassResult
 from snn_optimizer.pipeline.guard import Guard, describe
-from snn_optimizer.pipeline.manager import Instrument
-from snn_optimizer.pipeline.spec import PassSpec, parse
+from snn_optimizer.pipeline.recorder import Recorder
+from snn_optimizer.pipeline.spec import parse
 from snn_optimizer.verification import Verdict
 
-__all__ = ["Bisection", "Finding", "Step", "bisect"]
-
-PLACE = "{}"  # in a check command, where the candidate's file goes
-LONGEST = 200  # characters of a command's last line that are shown
+__all__ = ["Bisection", "Finding", "Rewrite", "Step", "bisect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,18 +41,43 @@ class Finding:
 class Step:
     """One model that was judged: the one after ``limit`` runs, the last of them of the pass ``text``.
 
-    ``level`` is the exactness it was compared at, ``check`` where a command judged it.
+    ``level`` is the exactness it was compared at, ``check`` where a command judged it. ``rewrites`` is how many
+    of the last run's were made, None for all.
     """
 
     limit: int
     text: str
     level: str
     finding: Finding
+    rewrites: int | None = None
 
     def __str__(self) -> str:
         word = {True: "wrong", False: "right", None: "cannot tell"}[self.finding.wrong]
+        if self.rewrites is not None:
+            after = f"after {self.rewrites} rewrites of pass ({self.limit}) {self.text}"
+            return f"limit {self.limit}.{self.rewrites}: {word}: {after}: {self.finding.text}"
         after = f"after pass ({self.limit}) {self.text}" if self.limit else "the model before any pass"
         return f"limit {self.limit}: {word}: {after}: {self.finding.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rewrite:
+    """The rewrite of a pass that makes its result wrong.
+
+    Attributes
+    ----------
+    number, total : int
+        Which of how many of that run.
+    text : str
+        Its rule, the layer or node and the unit.
+    finding : Finding
+        About the model after it.
+    """
+
+    number: int
+    total: int
+    text: str
+    finding: Finding
 
 
 @dataclass(slots=True)
@@ -79,6 +100,8 @@ class Bisection:
         Whether passes were rolled back as in an optimization.
     alone : bool
         Whether the guilty pass run alone on the model before it, as saved, is wrong too.
+    rewrite : Rewrite or None
+        The guilty rewrite of the guilty run; None where what is wrong does not begin with one that has a number.
     steps : list of Step
         In the order judged.
     runs : list of PassResult
@@ -93,6 +116,7 @@ class Bisection:
     after: SNNGraph | None = None
     level: Exactness = Exactness.BITWISE
     alone: bool = False
+    rewrite: Rewrite | None = None
     steps: list[Step] = field(default_factory=list)
     runs: list[PassResult] = field(default_factory=list)
 
@@ -105,9 +129,13 @@ class Bisection:
             "found": self.finding.text,
             "guilty": None if self.guilty is None else self.guilty.to_json() | {"applied": self.guilty.applied},
             "alone": self.alone,
+            "rewrite": None
+            if self.rewrite is None
+            else {"number": self.rewrite.number, "of": self.rewrite.total, "text": self.rewrite.text},
             "runs": len(self.runs),
             "steps": [
-                {"limit": s.limit, "pass": s.text, "level": s.level, "wrong": s.finding.wrong, "found": s.finding.text}
+                {"limit": s.limit, "rewrites": s.rewrites, "pass": s.text, "level": s.level}
+                | {"wrong": s.finding.wrong, "found": s.finding.text}
                 for s in self.steps
             ],
         }
@@ -122,6 +150,8 @@ def bisect(
     check: Sequence[str] = (),
     *,
     timeout: float | None = None,
+    pattern: str = "",
+    inside: bool = True,
     tell: Callable[[Step], None] | None = None,
 ) -> Bisection:
     """Find the run of a pass whose result is wrong.
@@ -139,6 +169,10 @@ def bisect(
         then up to rounding, then on the calibration data.
     timeout : float, optional
         Seconds after which the command counts as failed.
+    pattern : str, optional
+        A regular expression that the output of the command has to match for its failure to count.
+    inside : bool
+        Also find the rewrite of that run.
     tell : callable, optional
         Hears every step.
 
@@ -155,12 +189,13 @@ def bisect(
     """
     _require(job, check)
     with tempfile.TemporaryDirectory(prefix="snnopt-bisect-") as folder:
-        recorder = _Recorder()
+        command = CheckCommand.of(check, Path(folder), timeout, pattern) if check else None
+        recorder = Recorder()
         prepared = prepare(
             model, replace(job, verify=bool(check), limit=None, instruments=(*job.instruments, recorder))
         )
         recorder.models.append((None, prepared.graph.copy(share_weights=True)))
-        judge: Judge = _Command(tuple(check), Path(folder), timeout) if check else _Comparison.of(prepared, job)
+        judge: Judge = _Comparison.of(prepared, job) if command is None else _Command(command)
         failure: PassError | None = None
         try:
             prepared.manager.run(prepared.graph, prepared.pipeline)
@@ -175,12 +210,11 @@ def bisect(
             result.finding = Finding(True, str(failure))
         if result.guilty is not None:
             result.alone = _alone(result, job, judge, Path(folder))
+            result.rewrite = _guilty_rewrite(result, job, judge, tell) if inside else None
         return result
 
 
 def _require(job: Job, check: Sequence[str]) -> None:
-    if check and not any(PLACE in word for word in check):
-        raise InputError(f"the check command '{shlex.join(check)}' names no model: write {{}} where its file goes")
     if job.budget.is_set and not check:
         raise InputError("a budget is for lossy passes, and those need a check command: leave the budget out")
     if job.emit:
@@ -190,22 +224,6 @@ def _require(job: Job, check: Sequence[str]) -> None:
             f"'{job.pipeline}' changes results on purpose, so comparing them says nothing: give a check command, "
             "as in snnopt bisect MODEL -p PIPELINE -- CHECK {}"
         )
-
-
-class _Recorder(Instrument):
-    """Keeps what stands after every run that changed something."""
-
-    def __init__(self) -> None:
-        self.models: list[tuple[PassResult | None, SNNGraph]] = []
-        self.running: PassResult | None = None
-
-    def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
-        self.running = PassResult(name=spec.name, number=number, text=str(spec))
-
-    def after_pass(self, result: PassResult, graph: SNNGraph) -> None:
-        self.running = None
-        if result.status is PassStatus.KEPT:
-            self.models.append((result, graph.copy(share_weights=True)))
 
 
 class _Search:
@@ -302,33 +320,13 @@ class _Comparison:
 
 @dataclass(slots=True)
 class _Command:
-    """Judges a model by the exit code of a command."""
+    """Judges a model by the caller's check."""
 
-    command: tuple[str, ...]
-    folder: Path
-    timeout: float | None
-    number: int = 0
+    check: CheckCommand
 
     def __call__(self, graph: SNNGraph, level: Exactness) -> Finding:
-        self.number += 1
-        folder = self.folder / str(self.number)
-        folder.mkdir()
-        path = folder / "candidate.onnx"
-        graph.save(path)
-        command = [word.replace(PLACE, str(path)) for word in self.command]
-        try:
-            # the caller's own command, run as given, without a shell
-            done = subprocess.run(command, capture_output=True, timeout=self.timeout, check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            return Finding(True, f"the check took more than {self.timeout:g} s")
-        except OSError as error:
-            raise InputError(f"the check command '{command[0]}' cannot be run: {error.strerror or error}") from error
-        finally:
-            for file in folder.iterdir():
-                file.unlink()
-        lines = (done.stdout + done.stderr).decode(errors="replace").strip().splitlines()
-        said = f", its last line: {lines[-1][:LONGEST]}" if lines else ""
-        return Finding(done.returncode != 0, f"the check exits with {done.returncode}{said}")
+        found = self.check(graph)
+        return Finding(found.fails, found.text)
 
 
 def _alone(result: Bisection, job: Job, judge: Judge, folder: Path) -> bool:
@@ -348,3 +346,39 @@ def _alone(result: Bisection, job: Job, judge: Judge, folder: Path) -> bool:
     if result.after is None:
         return False
     return bool(judge(prepared.graph, result.level).wrong)
+
+
+def _guilty_rewrite(result: Bisection, job: Job, judge: Judge, tell: Callable[[Step], None] | None) -> Rewrite | None:
+    """Bisect the numbered rewrites of the guilty run, each time on a copy of the model before it."""
+    guilty = result.guilty
+    if guilty is None or guilty.rewrites == 0 or result.after is None or result.before is None:
+        return None
+    before = result.before
+    alone = replace(job, pipeline=guilty.text, verify=result.guarded, limit=1, instruments=())
+
+    def judged(number: int) -> tuple[Finding, str]:
+        prepared = prepare(before, replace(alone, rewrite_limit=number))
+        try:
+            last = prepared.manager.run(prepared.graph, prepared.pipeline)[0].last_rewrite
+            finding = judge(prepared.graph, result.level)
+        except PassError as error:
+            last, finding = "", Finding(True, str(error))
+        step = Step(guilty.number, guilty.text, result.level.name.lower(), finding, number)
+        result.steps.append(step)
+        if tell is not None:
+            tell(step)
+        return finding, last
+
+    total = guilty.rewrites
+    right, wrong = 0, total
+    found, text = judged(total)
+    if not found.wrong or judged(0)[0].wrong:
+        return None
+    while wrong - right > 1:
+        middle = (right + wrong) // 2
+        finding, last = judged(middle)
+        if finding.wrong:
+            wrong, found, text = middle, finding, last
+        else:
+            right = middle
+    return Rewrite(wrong, total, text, found)

@@ -61,8 +61,8 @@ class Job:
     verify_each : bool
         Check every pass that changed something against the model before it, bitwise ones too. Without it that
         is done when the result turns out to differ.
-    limit : int, optional
-        Runs of passes beyond this number are skipped.
+    limit, rewrite_limit : int, optional
+        Runs of passes beyond this number are skipped, and rewrites beyond ``rewrite_limit`` of the last that runs.
     frontend : Frontend
         What cannot be seen in the file: states of a one-step model, custom operators.
     min_calibration : int
@@ -82,6 +82,7 @@ class Job:
     seed: int = 0
     strip_metadata: bool = False
     limit: int | None = None
+    rewrite_limit: int | None = None
     frontend: Frontend = field(default_factory=Frontend)
     emit: str = ""
     min_calibration: int = 0
@@ -153,6 +154,7 @@ def prepare(model: Model, job: Job) -> Prepared:
         has_budget=job.budget.is_set,
         instruments=job.instruments,
         limit=job.limit,
+        rewrite_limit=job.rewrite_limit,
         verify_each=job.verify_each,
         frontend=job.frontend,
     )

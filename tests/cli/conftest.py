@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+import onnx
 import pytest
 
 from snn_optimizer.cli.main import run
+from tests.support.broken_passes import network
 
 
 @pytest.fixture
@@ -17,3 +21,11 @@ def snnopt(capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """The file of a small network with two equal neurons."""
+    path = tmp_path / "net.onnx"
+    onnx.save(network("wrong-column"), path)
+    return path

@@ -13,7 +13,7 @@ import pytest
 
 from snn_optimizer.execution import Dataset, load_dataset
 from snn_optimizer.verification import verify
-from tests.support.broken_passes import network, registered
+from tests.support.broken_passes import BROKEN, network
 from tests.support.unrolling import Habits, Layer, Network, Neuron, unroll
 
 NODES_AT_MOST = """
@@ -23,17 +23,7 @@ sys.exit(len(onnx.load(sys.argv[2]).graph.node) > int(sys.argv[1]))
 """
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _broken_passes(tmp_path_factory):
-    with registered(tmp_path_factory.mktemp("distribution")):
-        yield
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    path = tmp_path / "net.onnx"
-    onnx.save(network("wrong-column"), path)
-    return path
+pytestmark = pytest.mark.usefixtures("broken_passes")
 
 
 def test_the_guilty_pass_is_named_and_the_models_around_it_are_written(snnopt, model: Path, tmp_path: Path) -> None:
@@ -41,6 +31,7 @@ def test_the_guilty_pass_is_named_and_the_models_around_it_are_written(snnopt, m
     code, stdout, err = snnopt("bisect", model, "-p", "@hygiene,wrong-column,@O2", "-o", out)
     assert code == 1
     assert "guilty     pass (6) wrong-column" in stdout
+    assert "rewrite    1 of 1: duplicate-units at lif1, unit 7\n" in stdout
     assert "applied    duplicate-units at lif1" in stdout
     assert "BISECT: limit 6: wrong: after pass (6) wrong-column: DIFFERENT" in err
     before, after = out / "before.onnx", out / "after.onnx"
@@ -158,6 +149,20 @@ def test_runs_are_numbered_and_skipped_beyond_the_limit(snnopt, model: Path) -> 
     assert "BISECT" not in snnopt(*arguments, "--bisect-limit", 2, "-q")[2]
 
 
+def test_rewrites_inside_a_run_are_numbered_and_left_out_beyond_the_limit(snnopt, model: Path) -> None:
+    arguments = ("optimize", model, "--dry-run", "-p", "dead-code,redundancy-elimination,layer-fusion")
+    err = snnopt(*arguments, "--bisect-limit", "2.1")[2]
+    assert "BISECT: pass (2) made 1 rewrites, the last: duplicate-units at lif1, unit 7\n" in err
+    code, stdout, err = snnopt(*arguments, "--bisect-limit", "2.0")
+    assert code == 0
+    assert "made" not in err
+    assert "neurons removed" not in stdout
+    for text in ("x", "2.", "-2", "1.2.3"):
+        code, _, err = snnopt(*arguments, f"--bisect-limit={text}")
+        assert (code, err.count("\n")) == (2, 1)
+        assert "is not N or N.M" in err
+
+
 def test_verify_each_names_what_it_rolls_back(snnopt, tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
     onnx.save(network("strict-comparison"), path)
@@ -171,6 +176,19 @@ def test_verify_each_names_what_it_rolls_back(snnopt, tmp_path: Path) -> None:
     assert "repeated with every pass checked" in err
     code, _, err = snnopt(*arguments, "--verify-each", "--no-verify")
     assert (code, err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_default_settings_catch_every_broken_pass_and_name_it(snnopt, tmp_path: Path, broken: str) -> None:
+    path, out = tmp_path / "net.onnx", tmp_path / "out.onnx"
+    onnx.save(network(broken), path)
+    code, stdout, err = snnopt("optimize", path, "-o", out, "-p", f"canonicalize,{broken},dead-code")
+    assert code == 0
+    named = f"pass (2) {broken} broke its {BROKEN[broken].exactness.name.lower()} claim and was rolled back"
+    assert named in err
+    assert "DIFFERENT: " in err
+    assert "EQUIVALENT" in stdout
+    assert verify(path, out).verdict == "EQUIVALENT"
 
 
 def test_a_thousand_nodes_are_bisected_in_under_a_minute(snnopt, tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import ClassVar
+from types import SimpleNamespace
+from typing import Any, ClassVar
 from unittest.mock import patch
 
 import numpy as np
@@ -18,17 +19,19 @@ import onnx
 import pytest
 
 from snn_optimizer import ops
-from snn_optimizer.analyses import NO_UNIT
+from snn_optimizer.analyses import NO_UNIT, AnalysisManager, Duplicates, Role, Site, UnitGroups
 from snn_optimizer.analyses.rows import position_ranks, positions_of
-from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.ir import Module, Node, Rewriter, SNNGraph
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.passes import registry
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
+from snn_optimizer.passes.structure import linear_fusion
 from snn_optimizer.passes.structure.constant_neuron_folding import ConstantNeuronFolding
+from snn_optimizer.passes.structure.dead_neuron_elimination import DeadNeuronElimination
 from snn_optimizer.passes.structure.layer_fusion import LayerFusion
 from snn_optimizer.passes.structure.redundancy_elimination import RedundancyElimination
 from snn_optimizer.passes.unit_surgery import Surgeon
-from tests.support.models import LIF, ModelBuilder, mlp
+from tests.support.models import LIF, ModelBuilder, conv, initializer, mlp, with_initializer
 
 LIF_GE = NeuronVariant("LIF", fire="ge")
 
@@ -74,7 +77,7 @@ class StrictComparison(Pass):
             if not ops.is_neuron(node.domain or "", node.op):
                 continue
             variant = NeuronVariant.parse(node.op, node.attrs)
-            if variant.fire == "ge":
+            if variant.fire == "ge" and context.admits("strict", node.name):
                 arithmetic = variant.arithmetic.replace("ge(", "gt(")
                 strict = replace(variant, fire="gt", arithmetic=arithmetic)
                 rewriter.retarget(node, (ops.DOMAIN, strict.op_type), list(node.inputs), strict.attributes())
@@ -93,15 +96,105 @@ class LostEpsilon(LayerFusion):
     name: ClassVar[str] = "lost-epsilon"
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        per_channel = linear_fusion._per_channel
+
+        def without_epsilon(node: Node, *rest: Any) -> Any:
+            blind = SimpleNamespace(domain=node.domain, op=node.op, inputs=node.inputs, attrs=dict(node.attrs))
+            if node.op == "BatchNormalization":
+                blind.attrs["epsilon"] = 0.0
+            with np.errstate(divide="ignore"):
+                return per_channel(blind, *rest)
+
+        with patch.object(linear_fusion, "_per_channel", without_epsilon):
+            return LayerFusion.run(self, graph, context)
+
+
+@dataclass(frozen=True, slots=True)
+class ShiftedChannel(DeadNeuronElimination):
+    """Remove channels that never fire, but map them to the columns one to the right in what reads them flattened."""
+
+    name: ClassVar[str] = "shifted-channel"
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        cut = Surgeon.cut
+
+        def shifted(surgeon: Surgeon, selected: np.ndarray) -> int:
+            sites = [
+                replace(site, labels=np.roll(site.labels, 1)) if site.role is Role.COLUMN else site
+                for site in surgeon.groups.sites
+            ]
+            surgeon.groups = replace(surgeon.groups, sites=sites)
+            return cut(surgeon, selected)
+
+        with patch.object(Surgeon, "cut", shifted):
+            return DeadNeuronElimination.run(self, graph, context)
+
+
+@dataclass(frozen=True, slots=True)
+class ForgottenReset(RedundancyElimination):
+    """Merge neurons that have the same incoming weights and threshold, whatever they are reset to."""
+
+    name: ClassVar[str] = "forgotten-reset"
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        compute = Duplicates.compute
+
+        def without_resets(module: Module, analyses: AnalysisManager) -> Duplicates:
+            groups = analyses.get(UnitGroups)
+            blind = replace(groups, sites=[site for site in groups.sites if not _is_reset(site)])
+            return compute(module, SimpleNamespace(get=lambda _: blind))
+
+        fresh = replace(context, analyses=AnalysisManager(graph.module, context.analyses.domain))
+        with patch.object(Duplicates, "compute", without_resets):
+            return RedundancyElimination.run(self, graph, fresh)
+
+
+def _is_reset(site: Site) -> bool:
+    node = site.use.node
+    if not ops.is_neuron(node.domain or "", node.op):
+        return False
+    return NeuronVariant.parse(node.op, node.attrs).inputs[site.use.slot] == "v_reset"
+
+
+BROKEN: dict[str, type[Pass]] = {
+    one.name: one for one in (WrongColumn, ForgottenBias, StrictComparison, LostEpsilon, ShiftedChannel, ForgottenReset)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OneStrictStep(Pass):
+    """Write one comparison of an unrolled network, at one step of one layer, as a strict one."""
+
+    name: ClassVar[str] = "one-strict-step"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    at: str = ""
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        outcome = Outcome()
         rewriter = Rewriter(graph.module)
         for node in graph.module.graph.nodes:
-            if node.op == "BatchNormalization":
-                rewriter.set_attribute(node, "epsilon", 0.0)
+            if node.op == "GreaterOrEqual" and context.admits("compared", node.outputs[0].name):
+                outcome.changes += 1
+                context.applied("compared", node.outputs[0].name, "looked at")
+                if node.outputs[0].name == self.at:
+                    rewriter.retarget(node, "Greater", list(node.inputs))
         rewriter.finish()
-        return LayerFusion.run(self, graph, context)
+        return outcome
 
 
-BROKEN: dict[str, type[Pass]] = {one.name: one for one in (WrongColumn, ForgottenBias, StrictComparison, LostEpsilon)}
+@dataclass(frozen=True, slots=True)
+class CrashesOnNorms(Pass):
+    """Raise where there is a batch norm."""
+
+    name: ClassVar[str] = "crashes-on-norms"
+    exactness: ClassVar[Exactness] = Exactness.BITWISE
+
+    def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
+        for node in graph.module.graph.nodes:
+            if node.op == "BatchNormalization":
+                raise IndexError(f"at {node.name}")
+        return Outcome()
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,8 +221,31 @@ def network(broken: str) -> onnx.ModelProto:
         second[:, 5] = [1, 1, -1, -1]
     elif broken == "lost-epsilon":
         return _normalised(first, second)
+    elif broken == "shifted-channel":
+        return _with_a_silent_channel()
+    elif broken == "forgotten-reset":
+        return _with_two_resets(first, second, biases)
     variant = LIF_GE if broken == "strict-comparison" else LIF
     return mlp((8, 12, 4), steps=8, variant=variant, weights=[first, second], biases=biases, beta=0.5)
+
+
+def _with_a_silent_channel() -> onnx.ModelProto:
+    model = conv(channels=4)
+    kernel, bias = initializer(model, "conv1.weight"), initializer(model, "conv1.bias")
+    kernel[1], bias[1] = 0, -1
+    return with_initializer(with_initializer(model, "conv1.weight", kernel), "conv1.bias", bias)
+
+
+def _with_two_resets(first: np.ndarray, second: np.ndarray, biases: list[np.ndarray]) -> onnx.ModelProto:
+    """Return a network with two neurons of the same drive, one of which is reset far below."""
+    first[7] = first[2]
+    resets = np.zeros(12, np.float32)
+    resets[7] = -2
+    variant = NeuronVariant("LIF", reset="to-value")
+    model = mlp((8, 12, 4), steps=8, variant=variant, weights=[first, second], biases=biases, beta=0.5)
+    tensor = next(one for one in model.graph.initializer if one.name == "lif1.v_reset")
+    tensor.CopyFrom(onnx.numpy_helper.from_array(resets, tensor.name))
+    return model
 
 
 def _normalised(first: np.ndarray, second: np.ndarray) -> onnx.ModelProto:
@@ -154,7 +270,8 @@ def registered(folder: Path) -> Iterator[None]:
     info = folder / "broken_passes-0.1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-passes\nVersion: 0.1\n")
-    entries = [f"{name} = {one.__module__}:{one.__name__}" for name, one in BROKEN.items()]
+    passes = (*BROKEN.values(), OneStrictStep, CrashesOnNorms)
+    entries = [f"{one.name} = {one.__module__}:{one.__name__}" for one in passes]
     (info / "entry_points.txt").write_text("\n".join([f"[{registry.GROUP}]", *entries]) + "\n")
     with pytest.MonkeyPatch.context() as patched:
         patched.syspath_prepend(str(folder))

@@ -49,12 +49,9 @@ class Propagation:
 
     def run(self) -> UnitGroups:
         """Label the main graph, bodies included, and close the classes."""
-        graph = self.module.graph
-        for value in graph.inputs:
-            self.set_blank(value)
-        self.walk(graph)
-        for value in graph.outputs:
-            self.fix_all(value, f"graph output '{value.name}'")
+        self.enter(self.module.graph)
+        self.walk(self.module.graph)
+        self.leave(self.module.graph)
         number, class_of = self.table.classes()
         fixed, reasons = self.table.fixed_classes(number, class_of)
         return UnitGroups(
@@ -69,6 +66,16 @@ class Propagation:
             scanned=self.scanned,
             carried=self.carried,
         )
+
+    def enter(self, graph: Graph) -> None:
+        """Label the inputs of the model: the caller feeds them, so nothing in them is a unit."""
+        for value in graph.inputs:
+            self.set_blank(value)
+
+    def leave(self, graph: Graph) -> None:
+        """Fix what the caller sees."""
+        for value in graph.outputs:
+            self.fix_all(value, f"graph output '{value.name}'")
 
     def walk(self, graph: Graph) -> None:
         """Apply the rule of every node in order."""

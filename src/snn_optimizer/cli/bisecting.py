@@ -9,17 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snn_optimizer.cli.console import print_json, talk
-from snn_optimizer.cli.optimizing import LEVELS, forbid_unbudgeted
-from snn_optimizer.cli.options import (
-    domain_of,
-    frontend_of,
-    input_max_active_option,
-    input_range_option,
-    json_option,
-    model_argument,
-    quiet_option,
-    seed_option,
-)
+from snn_optimizer.cli.failing import failing_job, failing_options
+from snn_optimizer.cli.options import model_argument
 from snn_optimizer.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -32,22 +23,8 @@ SHOWN = 8  # applied rules that are listed
 
 @click.command(short_help="Find the pass that makes a result wrong.")
 @model_argument()
-@click.argument("check", nargs=-1, metavar="[-- CHECK {}]")
-@click.option("-O", "level", type=click.Choice(LEVELS), default=None, help="Level: -O0 to -O3, -Oz.  [default: -O2]")
-@click.option("-p", "--pipeline", help="Pipeline text instead of a level.")
+@failing_options("-O2")
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder for the models around the guilty pass.")
-@click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels.")
-@click.option("--max-accuracy-drop", type=float, help="Budget of a lossy pipeline; so are the next two.")
-@click.option("--max-decision-change", type=float)
-@click.option("--max-spike-change", type=float)
-@click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
-@click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
-@click.option("--check-timeout", type=click.FloatRange(min=0, min_open=True), help="Seconds a check may take.")
-@input_range_option
-@input_max_active_option
-@seed_option
-@json_option
-@quiet_option
 def bisect(
     model: Path,
     check: tuple[str, ...],
@@ -67,36 +44,23 @@ def bisect(
 
     Exit codes: 0 nothing wrong, 1 found the pass, 2 your input, 3 our bug, 4 cannot tell.
     """  # noqa: D301 - a backspace keeps click from filling the lines
-    from snn_optimizer.api import Job, bisect  # noqa: PLC0415 - heavy; --help must be quick
-    from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
+    from snn_optimizer.api import bisect  # noqa: PLC0415 - heavy; --help must be quick
 
-    if level is not None and pipeline is not None:
-        raise InputError("give a level or a pipeline (-O or -p), not both")
-    budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
-    text = pipeline if pipeline is not None else f"@O{level or '2'}"
-    if check:
-        forbid_unbudgeted(text, budget)
-    elif options["check_timeout"] is not None:
-        raise InputError("--check-timeout is for a check command: give one, -- CHECK {}, or leave it out")
+    job = failing_job(check, level, pipeline, options, default="@O2")
+    if not check and options["fail_regex"] is not None:
+        raise InputError("--fail-regex is for a check command: give one, -- CHECK {}, or leave it out")
     if output is not None:
         _make(output)
-    talk(f"BISECT: running {text} once, then judging what it leaves", quiet=options["quiet"])
-    job = Job(
-        pipeline=text,
-        calibration=options["calib"],
-        budget=budget,
-        domain=domain_of(options["input_ranges"], options["input_max_active"]),
-        seed=options["seed"],
-        frontend=frontend_of(options["states"], options["custom_ops"]),
-    )
+    talk(f"BISECT: running {job.pipeline} once, then judging what it leaves", quiet=options["quiet"])
     found = bisect(
         model,
         job,
         check,
         timeout=options["check_timeout"],
+        pattern=options["fail_regex"] or "",
         tell=lambda step: talk(f"BISECT: {step}", quiet=options["quiet"]),
     )
-    commands = _commands(model, text, output, found, options)
+    commands = _commands(model, job.pipeline, output, found, options)
     written = [] if output is None or found.guilty is None else _write(output, found, commands)
     if options["as_json"]:
         print_json(found.to_json() | {"written": [str(p) for p in written], "reproduce": commands})
@@ -125,11 +89,13 @@ def _commands(model: Path, text: str, folder: Path | None, found: Bisection, opt
     shared += [word for text in options["input_ranges"] for word in ("--input-range", text)]
     shared += [word for text in options["input_max_active"] for word in ("--input-max-active", text)]
     shared += ["--seed", str(options["seed"])] if options["seed"] else []
-    limit = ["--bisect-limit", str(found.guilty.number)]
+    number = str(found.guilty.number)
+    limit = ["--bisect-limit", number if found.rewrite is None else f"{number}.{found.rewrite.number}"]
     commands = [["snnopt", "optimize", str(model), "-o", "wrong.onnx", "-p", text, *limit, *shared]]
     if folder is not None and found.alone:
         before = str(folder / "before.onnx")
-        commands.append(["snnopt", "optimize", before, "-o", "wrong.onnx", "-p", found.guilty.text, *shared])
+        part = [] if found.rewrite is None else ["--bisect-limit", f"1.{found.rewrite.number}"]
+        commands.append(["snnopt", "optimize", before, "-o", "wrong.onnx", "-p", found.guilty.text, *part, *shared])
     return [shlex.join(command) for command in commands]
 
 
@@ -159,6 +125,8 @@ def _print(found: Bisection, written: list[Path], commands: list[str]) -> None:
     click.echo(f"found      {found.finding.text}")
     if found.after is not None:
         click.echo(f"claim      {guilty.claim}, {guilty.changes:,} changes")
+    if found.rewrite is not None:
+        click.echo(f"rewrite    {found.rewrite.number} of {found.rewrite.total}: {found.rewrite.text}")
     applied = guilty.applied
     for place in applied[:SHOWN]:
         click.echo(f"applied    {place}")

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from snn_optimizer.cli.console import print_json
 from snn_optimizer.cli.options import json_option
+from snn_optimizer.errors import InputError, SnnOptimizerError
 
-__all__ = ["check_certificate"]
+if TYPE_CHECKING:
+    from snn_optimizer.api import Job
+    from snn_optimizer.ir import SNNGraph
+
+__all__ = ["check_certificate", "require_original", "write_certificate"]
 
 
 @click.command("check-certificate", short_help="Check what a certificate claims of two models.")
@@ -52,3 +58,23 @@ def check_certificate(before: Path, after: Path, certificate: Path, data: Path |
             f"{bits['currents_of_the_original']:,}"
         )
     return 0
+
+
+def require_original(model: Path, output: Path | None, *, dry_run: bool) -> None:
+    """Refuse a certificate that speaks of a file that is not written, or of one that is written over."""
+    if output is None or dry_run:
+        raise InputError("--certificate speaks of the file that is written: leave out --dry-run")
+    if output.exists() and model.exists() and output.samefile(model):
+        raise InputError("--certificate needs the original: write the result to another file than MODEL")
+
+
+def write_certificate(model: Path, graph: SNNGraph, job: Job, output: Path, path: Path) -> None:
+    """Write the certificate of a job whose result is saved."""
+    from snn_optimizer.certifying import certify  # noqa: PLC0415 - heavy
+    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
+
+    try:
+        text = certify(model, graph, job, output)
+    except SnnOptimizerError as error:
+        raise type(error)(f"'{output}' was written, and no certificate: {error}") from error
+    write_text(path, text)

@@ -24,6 +24,8 @@ _COMMANDS = {
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
+    "reduce": "snn_optimizer.cli.reducing",
+    "run-reproducer": "snn_optimizer.cli.reproducing",
     "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.measuring",
 }

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from snn_optimizer.cli.certificates import require_original, write_certificate
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.options import (
     domain_of,
@@ -20,7 +21,8 @@ from snn_optimizer.cli.options import (
     quiet_option,
     seed_option,
 )
-from snn_optimizer.errors import InputError, SnnOptimizerError
+from snn_optimizer.cli.reproducing import run_watched
+from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
     from snn_optimizer.pipeline.spec import PassSpec
@@ -73,12 +75,18 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--print-after-all", is_flag=True, help="Print the network after every pass.")
 @click.option("--print-after-change", is_flag=True, help="Print the network after every pass that changed it.")
 @click.option(
-    "--bisect-limit", type=click.IntRange(min=-1), metavar="N", help="Skip runs of passes after the first N; -1: none."
+    "--bisect-limit",
+    metavar="N[.M]",
+    help="Skip runs of passes after the first N, and of the N-th the rewrites after the first M; -1: none.",
 )
 @click.option("--verify-each", is_flag=True, help="Check every pass that changed something, bitwise ones too.")
 @click.option("--verify/--no-verify", default=True, show_default=True, help="Check passes and result with onnxruntime.")
 @click.option("--strip-metadata", is_flag=True, help="Drop documentation and metadata of nodes (stack traces).")
 @click.option("--external-data/--no-external-data", default=None, help="Weights beside the file.  [default: as needed]")
+@click.option(
+    "--reproducer", "reproducer_path", type=click.Path(path_type=Path), metavar="PATH",
+    help="When a pass raises or breaks its claim, write one file that replays it.",
+)  # fmt: skip
 @click.option("--dry-run", is_flag=True, help="Do everything but write the model.")
 @seed_option
 @json_option
@@ -91,7 +99,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     snnopt optimize net.onnx -o small.onnx -O3 --calib train.npz
     snnopt optimize net.onnx -o tiny.onnx -Oz --calib train.npz --max-accuracy-drop 0.01
     """  # noqa: D301 - a backspace keeps click from filling the lines
-    from snn_optimizer.api import Job, run_job  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.api import Job  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
 
     if output is None and not options["dry_run"]:
@@ -101,10 +109,11 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     report_path: Path | None = options["report_path"]
     if report_path is not None and report_path.suffix not in {".json", ".md"}:
         raise InputError(f"report '{report_path}' must end in .json or .md")
-    _require_original(model, output, options)
+    if options["certificate"] is not None:
+        require_original(model, output, dry_run=options["dry_run"])
     if options["verify_each"] and not options["verify"]:
         raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
-    limit = options["bisect_limit"]
+    limit, rewrite_limit = _limits(options["bisect_limit"])
     budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
     forbid_unbudgeted(text, budget)
@@ -120,15 +129,16 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             seed=options["seed"],
             strip_metadata=options["strip_metadata"],
             verify_each=options["verify_each"],
-            limit=None if limit == -1 else limit,
+            limit=limit,
+            rewrite_limit=rewrite_limit,
             emit=options["emit"] or "",
             min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
             instruments=_instruments(options),
             progress=progress,
         )
-        graph, report = run_job(model, job)
-    for warning in report.warnings:
+        graph, report = run_watched(model, job, options["reproducer_path"], quiet=options["quiet"])
+    for warning in (*report.warnings, *_broken_claims(report)):
         talk(f"snnopt: warning: {warning}", quiet=options["quiet"])
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
         talk(f"snnopt: the result differs from '{model}', nothing was written: {report.evidence.reason}")
@@ -136,31 +146,30 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     if output is not None and not options["dry_run"]:
         graph.save(output, external=options["external_data"])
     if options["certificate"] is not None and output is not None:
-        _certify(model, graph, job, output, options["certificate"])
+        write_certificate(model, graph, job, output, options["certificate"])
     _write_texts(report, report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
 
 
-def _require_original(model: Path, output: Path | None, options: dict[str, Any]) -> None:
-    """Refuse a certificate that speaks of a file that is not written, or of one that is written over."""
-    if options["certificate"] is None:
-        return
-    if output is None or options["dry_run"]:
-        raise InputError("--certificate speaks of the file that is written: leave out --dry-run")
-    if output.exists() and model.exists() and output.samefile(model):
-        raise InputError("--certificate needs the original: write the result to another file than MODEL")
+def _limits(text: str | None) -> tuple[int | None, int | None]:
+    """Read ``--bisect-limit``: how many runs of passes, and how many rewrites of the last of them."""
+    if text is None or text == "-1":
+        return None, None
+    found = re.fullmatch(r"([0-9]+)(?:\.([0-9]+))?", text)
+    if found is None:
+        raise InputError(f"--bisect-limit '{text}' is not N or N.M, for example 6, 6.2 or -1")
+    return int(found[1]), None if found[2] is None else int(found[2])
 
 
-def _certify(model: Path, graph: Any, job: Any, output: Path, path: Path) -> None:
-    from snn_optimizer.certifying import certify  # noqa: PLC0415 - heavy
-    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
-
-    try:
-        text = certify(model, graph, job, output)
-    except SnnOptimizerError as error:
-        raise type(error)(f"'{output}' was written, and no certificate: {error}") from error
-    write_text(path, text)
+def _broken_claims(report: OptimizationReport) -> list[str]:
+    """Name the passes that did not keep their claim; a lossy one that exceeds the budget made none."""
+    return [
+        f"pass ({result.number}) {result.text} broke its {result.claim} claim and was rolled back, it "
+        f"{result.blame()}: {result.reason}"
+        for result in report.pass_results
+        if result.status == "rolled back" and result.claim != "lossy"
+    ]
 
 
 def forbid_unbudgeted(text: str, budget: Any) -> None:
@@ -197,6 +206,14 @@ def _instruments(options: dict[str, Any]) -> list[Any]:
 
         def before_pass(self, number: int, spec: PassSpec, *, runs: bool) -> None:
             talk(f"BISECT: {'running' if runs else 'NOT running'} pass ({number}) {spec}", quiet=options["quiet"])
+
+        def after_pass(self, result: Any, graph: Any) -> None:
+            if result.status != "unchanged" and result.rewrites:
+                talk(
+                    f"BISECT: pass ({result.number}) made {result.rewrites:,} rewrites, the last: "
+                    f"{result.last_rewrite}",
+                    quiet=options["quiet"],
+                )
 
     counted = options["bisect_limit"] is not None or options["remarks_pattern"] is not None
     printed = options["print_after_all"] or options["print_after_change"]

@@ -16,7 +16,18 @@ from snn_optimizer.ir import InputDomain, Node, SNNGraph
 from snn_optimizer.projection_costs import SpikeRows
 from snn_optimizer.remarks import Remark, RemarkKind
 
-__all__ = ["ActivityProvider", "Exactness", "Frontend", "Outcome", "Pass", "PassContext", "Refusal", "Spending"]
+__all__ = [
+    "BEYOND_LIMIT",
+    "ActivityProvider",
+    "Exactness",
+    "Frontend",
+    "Outcome",
+    "Pass",
+    "PassContext",
+    "Refusal",
+    "Rewrites",
+    "Spending",
+]
 
 
 class Exactness(IntEnum):
@@ -34,6 +45,41 @@ class Refusal:
 
     rule: str
     reason: str
+
+
+BEYOND_LIMIT = Refusal("bisect-limit", "it comes after the rewrites that --bisect-limit admits")
+
+
+@dataclass(slots=True)
+class Rewrites:
+    """Numbers the rewrites of one run of a pass, and stops them at a limit: what a bisection inside a pass counts.
+
+    Attributes
+    ----------
+    limit : int or None
+        So many are admitted; None for all.
+    made : int
+        Admitted so far.
+    stopped : bool
+        Whether one was refused.
+    last : str
+        The last one admitted: rule, place and unit.
+    """
+
+    limit: int | None = None
+    made: int = 0
+    stopped: bool = False
+    last: str = ""
+
+    def admit(self, rule: str, place: str, units: Sequence[int] = (), *, number: int = 1) -> int:
+        """Return how many of ``number`` rewrites of one rule at one place may be made, the first ones of ``units``."""
+        admitted = number if self.limit is None else max(min(number, self.limit - self.made), 0)
+        self.stopped = self.stopped or admitted < number
+        self.made += admitted
+        if admitted:
+            unit = f", unit {units[admitted - 1]}" if len(units) else ""
+            self.last = f"{rule} at {place}{unit}"
+        return admitted
 
 
 @dataclass(slots=True)
@@ -150,6 +196,8 @@ class PassContext:
         Tells whether a candidate stays within the caller's budget; without it a
         pass that searches for the largest affordable change must be told how much.
     frontend : Frontend
+    rewrites : Rewrites
+        Asked before every rewrite, by ``admits``.
     """
 
     analyses: AnalysisManager
@@ -159,6 +207,11 @@ class PassContext:
     activity: ActivityProvider | None = None
     accept: Accept | None = None
     frontend: Frontend = field(default_factory=Frontend)
+    rewrites: Rewrites = field(default_factory=Rewrites)
+
+    def admits(self, rule: str, place: str) -> bool:
+        """Number the next rewrite and tell whether it may be made; ask when nothing else speaks against it."""
+        return self.rewrites.admit(rule, place) == 1
 
     def trial(self, candidate: SNNGraph) -> PassContext:
         """Return the context of a run on a candidate: its own facts and remarks, which count when it is taken."""

@@ -26,6 +26,7 @@ from snn_optimizer.passes.base import (
     Outcome,
     Pass,
     PassContext,
+    Rewrites,
     Spending,
 )
 from snn_optimizer.pipeline.presets import expand
@@ -74,6 +75,8 @@ class PassManager:
     limit : int, optional
         Runs of passes beyond this number are skipped (``--bisect-limit``). Every run has its number, whether it
         finds something to do or not; up to the limit the numbers do not depend on it.
+    rewrite_limit : int, optional
+        Of the run whose number is ``limit``, rewrites beyond this number are not made.
     verify_each : bool
         Check every pass that changed something against the graph before it, whatever it claims.
     """
@@ -85,6 +88,7 @@ class PassManager:
     has_budget: bool = False
     instruments: Sequence[Instrument] = ()
     limit: int | None = None
+    rewrite_limit: int | None = None
     verify_each: bool = False
     frontend: Frontend = field(default_factory=Frontend)
     results: list[PassResult] = field(default_factory=list)
@@ -178,6 +182,7 @@ class PassManager:
             activity=self.activity,
             accept=accept,
             frontend=self.frontend,
+            rewrites=Rewrites(self.rewrite_limit if result.number == self.limit else None),
         )
         start = time.perf_counter()
         try:
@@ -186,8 +191,13 @@ class PassManager:
             raise
         except Exception as error:
             before = ", ".join(r.name for r in self.results if r.status is PassStatus.KEPT) or "nothing"
-            raise PassError(f"pass '{one.name}' raised {type(error).__name__}: {error} (after {before})") from error
+            made = context.rewrites
+            where = f" in or behind its rewrite {made.made}, {made.last}" if made.made else ""
+            raise PassError(
+                f"pass '{one.name}' raised {type(error).__name__}{where}: {error} (after {before})"
+            ) from error
         finally:
+            result.rewrites, result.last_rewrite = context.rewrites.made, context.rewrites.last
             result.seconds = time.perf_counter() - start
 
     def _verify(self, graph: SNNGraph, interface: list[tuple[str, str, str]], one: Pass) -> None:

@@ -51,6 +51,10 @@ class PassResult:
     statistics : dict
         Counts by name.
     remarks : list of Remark
+    rewrites : int
+        How many of its rewrites were numbered and made; a pass may make changes that have no number.
+    last_rewrite : str
+        Rule, place and unit of the last of them.
     """
 
     name: str
@@ -73,6 +77,8 @@ class PassResult:
     remarks: list[Remark] = field(default_factory=list)
     number: int = 0
     text: str = ""
+    rewrites: int = 0
+    last_rewrite: str = ""
 
     @property
     def applied(self) -> list[str]:

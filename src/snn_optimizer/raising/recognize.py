@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from snn_optimizer import ops
@@ -37,9 +38,16 @@ class Unrecognized:
 
 
 def recognize(
-    rewriter: Rewriter, step: StepGraph, index: GraphIndex, shapes: Shapes
+    rewriter: Rewriter,
+    step: StepGraph,
+    index: GraphIndex,
+    shapes: Shapes,
+    admits: Callable[[str], bool] = lambda _: True,
 ) -> tuple[list[Recognized], list[Unrecognized]]:
-    """Replace the regions of a step that are neurons by calls of their one-step form."""
+    """Replace the regions of a step that are neurons by calls of their one-step form.
+
+    ``admits`` is asked with the name of a neuron's state before it is replaced.
+    """
     found: list[Recognized] = []
     left: list[Unrecognized] = []
     states = {id(state.after) for state in step.states}
@@ -50,7 +58,7 @@ def recognize(
         try:
             if not replaced.isdisjoint(region.nodes):
                 raise Untranscribed("inside-read", "it starts inside a neuron that was recognized before")
-            found.append(_replace(rewriter, step, index, shapes, region, states))
+            found.append(_replace(rewriter, step, index, shapes, region, states, admits))
             replaced.update(region.nodes)
         except (Untranscribed, NotUnderstood) as refusal:
             pieces = apart(step, index, region)
@@ -62,7 +70,13 @@ def recognize(
 
 
 def _replace(
-    rewriter: Rewriter, step: StepGraph, index: GraphIndex, shapes: Shapes, region: Region, states: set[int]
+    rewriter: Rewriter,
+    step: StepGraph,
+    index: GraphIndex,
+    shapes: Shapes,
+    region: Region,
+    states: set[int],
+    admits: Callable[[str], bool],
 ) -> Recognized:
     if len(region.nodes) > _LARGEST:
         raise Untranscribed("too-large", f"{len(region.nodes)} nodes around one state")
@@ -81,6 +95,8 @@ def _replace(
         variant = replace(
             variant, reset=sense.reset, reset_delay=sense.reset_delay, fire=sense.fire, max_spikes=sense.max_spikes
         )
+    if not admits(f"state '{region.states[-1].before.name}'"):
+        raise Untranscribed("bisect-limit", "it comes after the rewrites that --bisect-limit admits")
     origin = origin_class(rewriter.module, region.nodes.values())
     node = _call(rewriter, step, region, transcript, variant, twin if variant.operator == "LI" else None)
     return Recognized(node, variant, sense, origin)

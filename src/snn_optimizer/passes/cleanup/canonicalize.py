@@ -35,7 +35,7 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.noops import NOOPS, Facts
 from snn_optimizer.passes.cleanup.shared import HiddenNames, Tally
 
@@ -63,7 +63,7 @@ class Canonicalize(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Visit every node in the order of computation, until nothing new is learned."""
-        tally = Tally()
+        tally = Tally(context)
         tally.settle(context, lambda: _Walk(graph.module, context, tally).run())
         tally.report(context, _SENTENCES)
         return Outcome(changes=tally.changes, details=tally.counts())
@@ -117,6 +117,8 @@ class _Walk:
             if not node.attrs.get("allowzero", 0) and (target is None or 0 in target):
                 what = "may hold" if target is None else "holds"
                 return Refusal("copies-middle-size", f"the target {what} a 0, the size of the value in between")
+            if not self.tally.admits("reshape-of-reshape", describe(node)):
+                return BEYOND_LIMIT
             self.rewriter.set_input(node, 0, inner.inputs[0])
             self.tally.applied("reshape-of-reshape", describe(node))
         return None
@@ -127,6 +129,8 @@ class _Walk:
             outer_order, inner_order = node.attrs.get("perm"), inner.attrs.get("perm")
             if outer_order is None and inner_order is None:
                 return  # of unknown rank, and a no-op whatever the rank
+            if not self.tally.admits("transpose-of-transpose", describe(node)):
+                return
             default = list(range(len(outer_order or inner_order or ())))[::-1]
             first, second = inner_order or default, outer_order or default
             self.rewriter.set_input(node, 0, inner.inputs[0])
@@ -140,12 +144,16 @@ class _Walk:
         if not self.index.output_of(output):
             if self.hidden.hide(value, output.outputs, home):
                 return _hidden(value)
+            if not self.tally.admits("no-op", place):
+                return BEYOND_LIMIT
             self.rewriter.replace_uses(output, value)
             self.bypassed.append(node)
         else:
             refusal = self.must_stay(node, value)
             if refusal is not None:
                 return refusal
+            if not self.tally.admits("no-op", place):
+                return BEYOND_LIMIT
             self.rewriter.erase(node)
             producer = value.inputs[0]
             made = [output if one is value else one for one in producer.outputs]

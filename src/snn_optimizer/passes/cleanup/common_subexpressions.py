@@ -30,7 +30,7 @@ from snn_optimizer.ir import (
     is_standard,
 )
 from snn_optimizer.ir.contents import attributes_key, value_key
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.shared import RANDOM, HiddenNames, Tally
 
 __all__ = ["CommonSubexpressions"]
@@ -52,7 +52,7 @@ class CommonSubexpressions(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Number the expressions of every graph, outer graphs first."""
-        merger = _Merger(graph.module)
+        merger = _Merger(graph.module, Tally(context))
         for scope in merger.index.scopes:
             merger.scope(scope)
         return merger.finish(context)
@@ -61,12 +61,12 @@ class CommonSubexpressions(Pass):
 class _Merger:
     """One run over one module."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, tally: Tally) -> None:
         self.module = module
         self.index = GraphIndex(module)
         self.rewriter = Rewriter(module)
         self.hidden = HiddenNames(module, self.index)
-        self.tally = Tally()
+        self.tally = tally
         self.value_keys: dict[int, Hashable] = {}
         self.merged: list[Node] = []
 
@@ -106,6 +106,8 @@ class _Merger:
                 return Refusal("graph-output", f"'{old.name}' is an output")
             if self.hidden.hide(new, old.outputs, scope):
                 return Refusal("name-hidden", f"a body that reads '{old.name}' has a '{new.name}' of its own")
+        if not self.tally.admits("equal-node", describe(node)):
+            return BEYOND_LIMIT
         for old, new in pairs:
             self.rewriter.replace_uses(old, new)
         self.merged.append(node)

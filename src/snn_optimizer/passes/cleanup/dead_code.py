@@ -58,10 +58,10 @@ class DeadCode(Pass):
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Find what is needed, cut the rest."""
         module = graph.module
-        tally = Tally()
+        tally = Tally(context)
         while _cut(module, tally):
             pass
-        others = remove_dead(module)
+        others = 0 if context.rewrites.stopped else remove_dead(module)
         tally.report(context, _SENTENCES)
         outcome = Outcome(changes=tally.changes + others, details=tally.counts())
         if others:
@@ -76,12 +76,14 @@ def _cut(module: Module, tally: Tally) -> bool:
     before = tally.changes
     need = _Need(module)
     rewriter = Rewriter(module)
-    dead = list(_dead_nodes(module.graph, need))
+    # those behind first, so that a limit leaves no reader without what it reads
+    found = list(_dead_nodes(module.graph, need))
+    dead = [node for node in found[::-1] if tally.admits("nodes", describe(node))][::-1]
     for node in dead:
         tally.applied("nodes", describe(node))
     rewriter.erase(dead)
     for form in need.scans.values():
-        if need.node(form.node):
+        if need.node(form.node) and not tally.context.rewrites.stopped:
             _narrow(form, need, rewriter, tally)
     rewriter.finish()
     again = need.chose and tally.changes > before
@@ -234,6 +236,8 @@ def _narrow(form: _ScanForm, need: _Need, rewriter: Rewriter, tally: Tally) -> N
     for slot in range(carried):
         reads[slot] = makes[slot] = reads[slot] or makes[slot]
     if all(reads) and all(makes):
+        return
+    if not tally.admits("scan-ports", describe(node)):
         return
     _remark(body.inputs[:carried], reads[:carried], "carried-states", tally)
     _remark(body.inputs[carried:], reads[carried:], "scan-inputs", tally)

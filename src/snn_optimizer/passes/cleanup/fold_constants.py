@@ -34,7 +34,7 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.noops import Facts
 from snn_optimizer.passes.cleanup.shared import RANDOM, Tally
 
@@ -69,7 +69,7 @@ class FoldConstants(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Fold in the order of computation, so that chains of constants go in one run."""
-        tally = Tally()
+        tally = Tally(context)
         tally.settle(context, lambda: _Folder(graph, context, tally, self.max_growth).run())
         tally.report(context, _SENTENCES)
         return Outcome(changes=tally.changes, details=tally.counts())
@@ -101,6 +101,9 @@ class _Folder:
             if isinstance(results, Refusal):
                 self.refused[id(node)] = (node, results)
             if results is None or isinstance(results, Refusal):
+                continue
+            if not self.tally.admits(_rule(node), describe(node)):
+                self.refused[id(node)] = (node, BEYOND_LIMIT)
                 continue
             for other in self.fold(node, results):
                 if id(other) not in waiting and id(other) not in self.folded:
@@ -195,8 +198,7 @@ class _Folder:
         """Replace the outputs of a node; return the nodes for which that may matter."""
         self.refused.pop(id(node), None)
         self.folded[id(node)] = node
-        rule = "fixed-shape" if is_standard(node, "Shape") else "constant-inputs"
-        self.tally.applied(rule, describe(node))
+        self.tally.applied(_rule(node), describe(node))
         affected: list[Node] = []
         made = (value for value in node.outputs if not is_missing(value))
         for value, array in zip(made, results, strict=True):
@@ -216,6 +218,10 @@ class _Folder:
             distinct = {id(node) for node in value.outputs}
             self.readers_left[id(value)] = sum(key not in self.folded for key in distinct)
         return self.readers_left[id(value)] == 1 and not self.index.output_of(value)
+
+
+def _rule(node: Node) -> str:
+    return "fixed-shape" if is_standard(node, "Shape") else "constant-inputs"
 
 
 def _reads_constants(node: Node) -> bool:

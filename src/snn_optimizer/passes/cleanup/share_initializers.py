@@ -30,7 +30,7 @@ from snn_optimizer.ir import (
     shape_of_constant,
 )
 from snn_optimizer.ir.contents import digest, same_bytes
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.shared import HiddenNames, Tally
 
 __all__ = ["ShareInitializers"]
@@ -60,7 +60,7 @@ class ShareInitializers(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Group by type and shape, then by hash, then compare."""
-        merger = _Merger(graph.module)
+        merger = _Merger(graph.module, Tally(context))
         for scope, values in _stored(graph.module, merger.index):
             kinds: dict[_Kind, list[Value]] = {}
             for value in values:
@@ -89,11 +89,11 @@ def _stored(module: Module, index: GraphIndex) -> Iterator[tuple[Scope, Iterable
 class _Merger:
     """One run over one module."""
 
-    def __init__(self, module: Module) -> None:
+    def __init__(self, module: Module, tally: Tally) -> None:
         self.index = GraphIndex(module)
         self.rewriter = Rewriter(module)
         self.hidden = HiddenNames(module, self.index)
-        self.tally = Tally()
+        self.tally = tally
 
     def merge_equal(self, values: Iterable[Value], scope: Scope) -> None:
         """Merge those of equal bytes among constants of one type and shape."""
@@ -115,6 +115,8 @@ class _Merger:
             return Refusal("graph-output", f"'{value.name}' is an output")
         if self.hidden.hide(first, value.outputs, scope):
             return Refusal("name-hidden", f"a body that reads '{value.name}' has a '{first.name}' of its own")
+        if not self.tally.admits("equal-constant", f"'{value.name}'"):
+            return BEYOND_LIMIT
         self.rewriter.replace_uses(value, first)
         self.tally.applied("equal-constant", f"'{value.name}'")
         return None

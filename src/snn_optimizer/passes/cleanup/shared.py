@@ -29,13 +29,19 @@ class Tally:
 
     Attributes
     ----------
+    context : PassContext
     changes : int
         Rewrites recorded so far.
     """
 
+    context: PassContext
     changes: int = 0
     _applied: dict[str, list[str]] = field(default_factory=dict)
     _missed: dict[str, tuple[Refusal, list[str]]] = field(default_factory=dict)
+
+    def admits(self, rule: str, place: str) -> bool:
+        """Tell whether a rewrite may be made, see :meth:`PassContext.admits`."""
+        return self.context.admits(rule, place)
 
     def applied(self, rule: str, place: str) -> None:
         """Record a rewrite."""

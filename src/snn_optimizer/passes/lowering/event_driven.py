@@ -96,7 +96,7 @@ class EventDriven(Pass):
             choice = self._choose(product, seen, costs)
             if isinstance(choice, Refusal):
                 context.missed(choice, product.node.name)
-            else:
+            elif context.admits("gathered", product.node.name):
                 chosen.append((product, choice))
         if not chosen:
             return outcome

@@ -39,8 +39,9 @@ class SpecializeNeurons(Pass):
         rewriter = Rewriter(graph.module)
         for scope in list(graph.module.scopes()):
             for node in list(scope.graph.nodes) if scope.kind != "function" else ():
-                if ops.is_neuron(node.domain or "", node.op):
-                    special = specialize(rewriter, node)
+                if ops.is_neuron(node.domain or "", node.op) and not context.rewrites.stopped:
+                    known = context.admits("threshold-known", node.name)
+                    special = specialize(rewriter, node) if known else None
                     if special is not None:
                         outcome.changes += 1
                         outcome.count("neurons")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from snn_optimizer.ir import GraphIndex, Node, Rewriter, Shapes, SNNGraph
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.raising.distribute import Undistributed, distribute
 from snn_optimizer.raising.sequences import Sequences
 from snn_optimizer.raising.step_graph import StepGraph
@@ -47,6 +47,9 @@ class DistributeTime(Pass):
         for step in steps:
             assert step.scan is not None  # a loop over time
             place = step.scan.name
+            if not context.admits("distributed", place):
+                context.missed(BEYOND_LIMIT, place)
+                continue
             try:
                 moved = distribute(rewriter, step, index, shapes, sequences)
             except Undistributed as refusal:

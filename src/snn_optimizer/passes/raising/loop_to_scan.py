@@ -35,7 +35,7 @@ from snn_optimizer.ir import (
     is_missing,
     is_standard,
 )
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.shared import Tally
 from snn_optimizer.raising.loops import Obstacle, Read, TimeLoop, read_loop
 
@@ -58,13 +58,16 @@ class LoopToScan(Pass):
 
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Turn one Loop after the other; each is judged by what the ones before it became."""
-        tally = Tally()
+        tally = Tally(context)
         module = graph.module
         for node in [node for node in module.graph.nodes if is_standard(node, "Loop")]:
             place = describe(node)
             loop = read_loop(module, GraphIndex(module), node)
             if isinstance(loop, Obstacle):
                 tally.missed(Refusal(loop.rule, loop.reason), place)
+                continue
+            if not tally.admits("loop-over-time", place):
+                tally.missed(BEYOND_LIMIT, place)
                 continue
             _Conversion(module, loop).run()
             tally.applied("loop-over-time", place)

@@ -36,7 +36,7 @@ from snn_optimizer.ir import (
     describe,
     is_missing,
 )
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.cleanup.shared import Tally
 from snn_optimizer.passes.cleanup.value_types import ValueTypes
 from snn_optimizer.raising.custom_ops import CHOICES, DERIVATIONS, KNOWN, Choice, CustomOp, Source, read_custom_ops
@@ -89,7 +89,7 @@ class MapCustomOps(Pass):
             for entry in described:
                 if (entry.domain, entry.op) not in taken:
                     table.setdefault((entry.domain, entry.op), []).append(entry)
-        tally = Tally()
+        tally = Tally(context)
         mapper = _Mapper(graph.module, context, table, tally)
         mapper.run()
         tally.report(context, _SENTENCES)
@@ -202,6 +202,8 @@ class _Mapper:
             if isinstance(operand, Refusal):
                 return operand
             operands[parameter.name] = operand
+        if not self.tally.admits("known-neuron", describe(node)):
+            return BEYOND_LIMIT
         inputs = [signal]
         for name, operand in operands.items():
             inputs.append(self.constant(name, operand, dtype) if isinstance(operand, np.ndarray) else operand)

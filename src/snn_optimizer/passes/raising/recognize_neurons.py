@@ -54,7 +54,7 @@ class RecognizeNeurons(Pass):
         rewriter, index = Rewriter(module), GraphIndex(module)
         shapes = Shapes.compute(module, declared=False)
         for step in (*StepGraph.scans(module.graph), *((streaming,) if streaming is not None else ())):
-            found, left = recognize(rewriter, step, index, shapes)
+            found, left = recognize(rewriter, step, index, shapes, lambda place: context.admits("recognized", place))
             for neuron in found:
                 outcome.changes += 1
                 outcome.count(neuron.variant.operator)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from snn_optimizer.ir import GraphIndex, Module, Rewriter, Shapes, SNNGraph
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
+from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.raising.lanes import Found, find_loops
 from snn_optimizer.raising.roll import ShapeUnknown, roll
 from snn_optimizer.raising.separate import Separation, separate
@@ -47,6 +47,9 @@ class Reroll(Pass):
         outcome = Outcome()
         for number, loop in enumerate(found.loops):
             name = "time" if len(found.loops) == 1 else f"time_{number}"
+            if not context.admits("rolled", name):
+                context.missed(BEYOND_LIMIT, name)
+                continue
             try:
                 scan = roll(rewriter, index, shapes, loop, name)
             except ShapeUnknown as error:

@@ -27,6 +27,8 @@ def fuse_quiet_layers(graph: SNNGraph, context: PassContext, outcome: Outcome, r
         if refusal is not None:
             context.missed(refusal, population.name)
             continue
+        if not context.admits("quiet-layer", population.name):
+            continue
         assert before is not None
         second = after[0]
         rewriter = Rewriter(graph.module)

@@ -17,6 +17,7 @@ import numpy as np
 
 from snn_optimizer.analyses import NO_UNIT, UnitGroups, ValueRanges
 from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.passes.admission import admitted
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
 
@@ -45,6 +46,7 @@ class ConstantNeuronFolding(Pass):
         selected, emptied = first_of_axis(groups, selected)
         for name in emptied:
             context.missed(Refusal("last-unit", "every unit of the population is constant"), name)
+        selected = admitted(context, "always-firing", groups, selected)
         for population in groups.populations:
             classes = groups.classes_at(population.labels)
             gone = np.flatnonzero(selected[classes])

@@ -21,6 +21,7 @@ import numpy as np
 from snn_optimizer.analyses import NO_UNIT, Population, UnitGroups, ValueRanges
 from snn_optimizer.analyses.exact_sums import ExactSums
 from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.passes.admission import admitted
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis
 
@@ -84,6 +85,7 @@ class DeadNeuronElimination(Pass):
         selected, emptied = first_of_axis(groups, selected)
         for name in emptied:
             context.missed(Refusal("last-unit", "the whole population is silent; layer-fusion replaces it"), name)
+        selected = admitted(context, "silent-units", groups, selected)
         _remark(groups, context, candidates, selected, proved_units, witnessed, refusals, graph.rate_samples)
         if not selected.any():
             return outcome

@@ -73,6 +73,8 @@ class _Run:
                 )
                 return False
             return False
+        if not self.context.admits(f"{_kind(node)}-into-linear", one.node.name):
+            return False
         weights = one.weights * factor.reshape(-1, *[1] * (len(one.shape) - 1))
         total = one.store(self.rewriter, weights, one.bias * factor + shift, self._graph_of(one.node))
         self.rewriter.replace_uses(node.outputs[0], total)
@@ -107,6 +109,8 @@ class _Run:
                 node.name,
             )
             return False
+        if not self.context.admits(f"{_kind(node)}-before-linear", one.node.name):
+            return False
         plain = one.weights
         weights = plain * factor.reshape(1, -1, *[1] * (plain.ndim - 2))
         kernel = tuple(range(2, plain.ndim))
@@ -138,6 +142,8 @@ class _Run:
                 Refusal("would-grow", f"one map of {after} parameters would replace two of {before}"),
                 second.node.name,
             )
+            return False
+        if not self.context.admits("linear-linear", second.node.name):
             return False
         outer = second.weights
         weights, bias = outer @ first.weights, outer @ first.bias + second.bias

@@ -25,6 +25,7 @@ from snn_optimizer.analyses.exact_sums import ExactSums
 from snn_optimizer.analyses.rows import position_ranks, positions_of
 from snn_optimizer.analyses.similarity import near_pairs, scaled_pairs, unit_vectors
 from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.passes.admission import admitted
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon
 
@@ -77,7 +78,8 @@ class RedundancyElimination(Pass):
                     if _join(groups, keeper, int(units.classes[first]), int(units.classes[second])):
                         near[units.classes[[first, second]]] = True
         keeper = _resolve(keeper)
-        merged = keeper != np.arange(groups.classes)
+        merged = admitted(context, "duplicate-units", groups, keeper != np.arange(groups.classes))
+        keeper = np.where(merged, keeper, np.arange(groups.classes))
         if not merged.any():
             return outcome
         sums_exact = context.analyses.get(ExactSums).touched_only(groups, merged)

@@ -21,6 +21,7 @@ import numpy as np
 from snn_optimizer.analyses import NO_UNIT, Contraction, UnitGroups, ValueRanges
 from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import GraphIndex, Rewriter, SNNGraph, Use
+from snn_optimizer.passes.admission import admitted
 from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.passes.structure.linear_maps import AffineMap, affine_map, only_reader
 from snn_optimizer.passes.unit_surgery import Mask, Surgeon, first_of_axis, gather_bytes
@@ -63,6 +64,8 @@ def _merge_parallel(graph: SNNGraph, context: PassContext, outcome: Outcome) -> 
             if index.output_of(node.outputs[0]):
                 context.missed(Refusal("is-output", f"'{node.outputs[0].name}' is an output"), node.name)
                 continue
+            if not context.admits("parallel-projections", first.node.name):
+                continue
             weights, bias = first.weights + second.weights, first.bias + second.bias
             rewriter.replace_uses(node.outputs[0], first.store(rewriter, weights, bias, scope.graph))
             context.applied(
@@ -101,6 +104,7 @@ def _remove_without_effect(graph: SNNGraph, context: PassContext, outcome: Outco
     selected, emptied = first_of_axis(groups, ~live & owned)
     for name in sorted(set(emptied)):
         context.missed(Refusal("last-unit", "no unit here has an effect; the last one stays"), name)
+    selected = admitted(context, "no-effect", groups, selected)
     if not selected.any():
         return False
     rewriter = Rewriter(graph.module)
@@ -183,6 +187,8 @@ def _skip_unread_inputs(graph: SNNGraph, context: PassContext, outcome: Outcome)
                 ),
                 node.name,
             )
+            continue
+        if not context.admits("unread-inputs", node.name):
             continue
         keep = np.flatnonzero(~skipped)
         source = contraction.source

@@ -9,7 +9,7 @@ import numpy as np
 from snn_optimizer.analyses import Contraction, StaticShapes, UnitGroups, ValueRanges
 from snn_optimizer.ir import GraphIndex, Node, Rewriter, Shape, Shapes, SNNGraph, Value, is_constant, shape_of_constant
 from snn_optimizer.ops import is_neuron
-from snn_optimizer.passes.base import Outcome, PassContext, Refusal, rates_by_unit
+from snn_optimizer.passes.base import BEYOND_LIMIT, Outcome, PassContext, Refusal, rates_by_unit
 from snn_optimizer.passes.structure.linear_maps import affine_map
 from snn_optimizer.passes.unit_surgery import Mask, emitted, is_padded
 
@@ -168,6 +168,8 @@ def _replace(
     weights = one.weights.sum(axis=kernel) if kernel else one.weights
     if kernel and is_padded(contraction.node) and np.any(values):
         return Refusal("padding-mixes-shift", "padding gives the border another constant")
+    if not context.admits("silent-layer", contraction.node.name):
+        return BEYOND_LIMIT
     bias = one.bias if one.add is None else np.zeros_like(one.bias)
     current = (weights @ values + bias).astype(one.dtype)
     rewriter = Rewriter(graph.module)
