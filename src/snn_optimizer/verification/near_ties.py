@@ -73,6 +73,21 @@ class NearTies:
                 excused.add(sample)
         return excused
 
+    def close(self, batch: Dataset, first_steps: Mapping[int | None, int | None]) -> set[int | None]:
+        """Return the samples in which a potential of the original came near its threshold before they differed.
+
+        For differences seen by another referee, in whose arithmetic no population can be watched.
+        """
+        if self._original is None:
+            return set()
+        before = [seen for seen in self._original.observe(batch.feeds) if seen.spiking]
+        chosen = {sample: slice(None) if sample is None else slice(sample, sample + 1) for sample in first_steps}
+        return {
+            sample
+            for sample, step in first_steps.items()
+            if _is_near_tie([_cut(seen, chosen[sample], step) for seen in before])
+        }
+
     def _observed(self, batch: Dataset, before: Sequence[Observation]) -> list[Observation] | None:
         """Return the populations of the candidate in the order of the original's; None unless all are there."""
         if not self._opened:

@@ -30,25 +30,53 @@ from snn_optimizer.execution.source import ModelSource
 from snn_optimizer.ir.activity_limit import thinned
 from snn_optimizer.verification.stimuli import Stimulus
 
-__all__ = ["seek_thresholds"]
+__all__ = ["QUICK", "THOROUGH", "Effort", "seek_thresholds"]
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
-_LEAST, _MOST = 16, 192  # samples kept, shared by the populations; fewer for larger models
-_KEPT_WORK = 1 << 20  # potentials of the samples kept, between these bounds
-_ALL_WORK = 1 << 24  # potentials after which a search of two rounds or more ends
+_LEAST = 16  # samples kept at least, shared by the populations
 _RANKS = 4  # samples kept for the sake of one neuron
 _SOLVED = 20  # elements whose flips are combined; 2^10 sums on either side
 _TARGETS = 6  # neurons solved for per population and round
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to search.
+
+    Attributes
+    ----------
+    rounds : int
+        At most; large models get fewer.
+    most : int
+        Samples kept at most, shared by the populations.
+    kept_work : int
+        Potentials of the samples kept, where that is fewer samples (and at least 16).
+    all_work : int
+        Potentials computed, after which a search of two rounds or more ends.
+    both_sides : bool
+        Whether the closest approach from below and that from above count on their own, beside the closest of all.
+    """
+
+    rounds: int
+    most: int
+    kept_work: int
+    all_work: int
+    both_sides: bool
+
+
+QUICK = Effort(rounds=12, most=192, kept_work=1 << 20, all_work=1 << 24, both_sides=False)
+THOROUGH = Effort(rounds=48, most=576, kept_work=1 << 22, all_work=1 << 27, both_sides=True)
 
 
 def seek_thresholds(
     model: ModelSource | Observer,
     base: Sequence[Stimulus],
     *,
-    rounds: int = 12,
+    rounds: int | None = None,
     seed: int = 0,
+    effort: Effort = QUICK,
     limits: Mapping[str, int] | None = None,
 ) -> tuple[Stimulus, ...]:
     """Search for samples whose potentials come closest to the thresholds.
@@ -59,9 +87,10 @@ def seek_thresholds(
     base : sequence of Stimulus
         Where the search starts, all of one shape. Each element of the result stays
         between the smallest and the largest value it has there.
-    rounds : int
-        At most; large models get fewer.
+    rounds : int, optional
+        At most, instead of those of the effort.
     seed : int
+    effort : Effort
     limits : mapping from input name to int, optional
         How many entries of an input may be non-zero at one step of one sample.
 
@@ -79,9 +108,9 @@ def seek_thresholds(
     spiking = [tap for tap in observer.taps if tap.variant.spiking]
     if not base or not spiking or not observer.session.inputs:
         return ()
-    search = _Search(observer, base, seed, limits or {})
-    for done in range(rounds):
-        if done >= 2 and search.work > _ALL_WORK:
+    search = _Search(observer, base, seed, limits or {}, effort)
+    for done in range(effort.rounds if rounds is None else rounds):
+        if done >= 2 and search.work > effort.all_work:
             break
         search.evolve()
         search.solve()
@@ -90,7 +119,10 @@ def seek_thresholds(
 
 @dataclass(slots=True)
 class _Pool:
-    """Samples with the closest approach of every neuron: arrays of shape (samples, neurons) per population."""
+    """Samples with the closest approach of every neuron: arrays of shape (samples, neurons) per population.
+
+    Where both sides count, three columns per neuron: the closest of all, from below, from above.
+    """
 
     feeds: dict[str, Array]
     closest: dict[str, Array] = field(default_factory=dict)
@@ -100,8 +132,11 @@ class _Pool:
 class _Search:
     """The state of one search."""
 
-    def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, observer: Observer, base: Sequence[Stimulus], seed: int, limits: Mapping[str, int], effort: Effort
+    ) -> None:
         self.observer = observer
+        self.effort = effort
         self.limits = limits
         self.generator = np.random.default_rng([seed, 0x5EED])
         first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
@@ -118,7 +153,7 @@ class _Search:
         single = self._scored(dict(first.take([0]).feeds))
         populations = len(single.closest)
         potentials = max(1, sum(table.shape[1] for table in single.closest.values()) * first.steps)
-        kept = min(max(_KEPT_WORK // potentials, _LEAST), _MOST)
+        kept = min(max(effort.kept_work // potentials, _LEAST), effort.most)
         self.share = max(2, kept // max(1, populations))
         self.pool = self._scored(self._thinned(base, 2 * kept))
 
@@ -154,15 +189,22 @@ class _Search:
         for batch in data.batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
                 self.work += seen.potential.size
-                if seen.distance is None or seen.threshold is None:
+                if seen.gap is None or seen.threshold is None:
                     continue
-                relative = seen.distance / np.maximum(1, np.abs(seen.threshold))
-                flat = np.nan_to_num(relative, nan=np.inf).reshape(*relative.shape[:2], -1)
+                flat = self._approaches(seen.gap / np.maximum(1, np.abs(seen.threshold)))
                 closest.setdefault(seen.population, []).append(flat.min(axis=0))
                 steps.setdefault(seen.population, []).append(flat.argmin(axis=0))
         pool.closest = {name: np.concatenate(parts) for name, parts in closest.items()}
         pool.steps = {name: np.concatenate(parts) for name, parts in steps.items()}
         return pool
+
+    def _approaches(self, gaps: Array) -> Array:
+        """Return distances from gaps, a column for each that counts on its own: infinite on the other side."""
+        flat = gaps.reshape(*gaps.shape[:2], -1)
+        sides = [np.abs(flat)]
+        if self.effort.both_sides:
+            sides += [np.where(flat < 0, -flat, np.inf), np.where(flat > 0, flat, np.inf)]
+        return np.asarray(np.nan_to_num(np.concatenate(sides, axis=2), nan=np.inf, posinf=np.inf))
 
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
         """Return (sample, step) of the closest approaches, samples without repeats."""

@@ -17,7 +17,7 @@ from snn_optimizer.verification.compare import Axes, Comparison, Difference, Lev
 from snn_optimizer.verification.near_ties import NearTies
 from snn_optimizer.verification.verdict import CaseResult, Equivalence, Verdict
 
-__all__ = ["Trial"]
+__all__ = ["Trial", "axes_of"]
 
 Array = npt.NDArray[Any]
 
@@ -77,7 +77,7 @@ class Trial:
             run.outputs,
             after,
             level=self.level,
-            axes=dict(self._axes(run.batch, run.outputs)),
+            axes=dict(axes_of(self.original, run.batch, run.outputs)),
             scales=self.original.scales,
             tolerance=self.tolerance,
             first_sample=start,
@@ -87,10 +87,6 @@ class Trial:
         if unchanged:
             run.unchanged = spikes, compared
         return compared
-
-    def _axes(self, batch: Dataset, outputs: Mapping[str, Array]) -> Iterator[tuple[str, Axes]]:
-        for port in self.original.session.outputs:
-            yield port.name, output_axes(port, outputs[port.name].shape, batch.steps, batch.samples)
 
     def _excused(self, case: Case, batch: Dataset, compared: Comparison, start: int) -> frozenset[int | None]:
         if self.level is Level.BITWISE or not case.generated or not compared.first_steps or self.first is not None:
@@ -138,6 +134,12 @@ class Trial:
         if self.original.skipped:
             return f"the original does not run on any stimulus: {', '.join(self.original.skipped)}"
         return "nothing was compared" + "".join(f": {note}" for note in self.original.notes)
+
+
+def axes_of(original: Original, batch: Dataset, outputs: Mapping[str, Array]) -> Iterator[tuple[str, Axes]]:
+    """Yield the axes of each output that count steps and samples."""
+    for port in original.session.outputs:
+        yield port.name, output_axes(port, outputs[port.name].shape, batch.steps, batch.samples)
 
 
 def _sample(data: Dataset, batch: Dataset, first: Difference | None) -> Mapping[str, Array]:
