@@ -11,7 +11,7 @@ from typing import Any
 import numpy.typing as npt
 import onnx
 
-from snn_optimizer.errors import DataError, ExecutionError
+from snn_optimizer.errors import DataError, ExecutionError, SnnOptimizerError
 from snn_optimizer.execution.axes import batch_axes, time_axis
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed
@@ -23,7 +23,7 @@ from snn_optimizer.verification.cases import Original
 from snn_optimizer.verification.compare import Level
 from snn_optimizer.verification.interface import interface_difference
 from snn_optimizer.verification.near_ties import NearTies
-from snn_optimizer.verification.seekers import seek_thresholds
+from snn_optimizer.verification.seekers import QUICK, Effort, seek_thresholds
 from snn_optimizer.verification.stimuli import Ranges, Stimulus, generate
 from snn_optimizer.verification.trial import Trial
 from snn_optimizer.verification.verdict import Equivalence, Verdict
@@ -31,7 +31,6 @@ from snn_optimizer.verification.verdict import Equivalence, Verdict
 __all__ = ["Referee", "verify"]
 
 Array = npt.NDArray[Any]
-
 
 _PRODUCTS = 1 << 31  # weights times steps times samples of one stimulus, about
 _RUNS = 16  # of one stimulus, where the model fixes how many samples a run takes
@@ -99,6 +98,11 @@ class Referee:
         Samples per run at most.
     tolerance : float
         For outputs that are not spikes, relative to the largest value of the output.
+    effort : Effort
+        Of the search for inputs at thresholds.
+    window : ModelProto, bytes or path, optional
+        The original with its neurons raised, to look inside where the original itself hides them. Used only
+        where it equals the original byte for byte on everything that is run.
     """
 
     def __init__(
@@ -114,6 +118,8 @@ class Referee:
         seekers: bool = True,
         batch_size: int = 64,
         tolerance: float = 1e-4,
+        effort: Effort = QUICK,
+        window: ModelSource | None = None,
     ) -> None:
         self._before = before
         self._dataset = dataset
@@ -125,9 +131,16 @@ class Referee:
         self._seeking = seekers
         self._batch_size = batch_size
         self._tolerance = tolerance
+        self._effort = effort
+        self._window = window
         self._original: Original | None = None
         self._failure: str | None = None
         self._known: tuple[tuple[object, ...], Equivalence] | None = None
+
+    @property
+    def original(self) -> Original | None:
+        """The original and what it put out, once something was checked; None where it does not run."""
+        return self._original
 
     def check(self, after: ModelSource, *, exactness: str = "algebraic", look_through: bool = True) -> Equivalence:
         """Compare a candidate with the original.
@@ -213,7 +226,24 @@ class Referee:
                 original.notes.append(str(error))
         for stimulus in original.stimuli if self._stimuli is None else self._stimuli:
             original.add_stimulus(stimulus)
+        if original.observer is None and self._window is not None:
+            self._open_window(original, self._window)
+        else:
+            self._seek(original)
+
+    def _open_window(self, original: Original, window: ModelSource) -> None:
+        """Look into the original through a raised copy, as long as it proves to be one."""
+        try:
+            copy, observer = Session(window), Observer(window)
+        except SnnOptimizerError as error:
+            original.notes.append(f"the raised original does not run: {error}")
+            return
+        if not observer.taps or not observer.runs() or not original.equals(copy):
+            return
+        original.observer = observer
         self._seek(original)
+        if not original.equals(copy):
+            original.observer = None
 
     def _affordable_batch(self, session: Session) -> int:
         weights = sum(int(math.prod(tensor.dims)) for tensor in read_model(self._before)[0].graph.initializer)
@@ -228,7 +258,9 @@ class Referee:
     def _seek(self, original: Original) -> None:
         if self._seeking and original.observer is not None:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
-            for stimulus in seek_thresholds(original.observer, base, seed=self._seed, limits=self._limits(original)):
+            limits = self._limits(original)
+            found = seek_thresholds(original.observer, base, seed=self._seed, effort=self._effort, limits=limits)
+            for stimulus in found:
                 original.add_stimulus(stimulus)
 
     def _limits(self, original: Original) -> dict[str, int]:

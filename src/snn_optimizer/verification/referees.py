@@ -13,27 +13,29 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.errors import SnnOptimizerError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.reference import ReferenceSession
-from snn_optimizer.execution.source import ModelSource
+from snn_optimizer.execution.source import ModelSource, read_model
 from snn_optimizer.verification.cases import Original, Run
 from snn_optimizer.verification.compare import Comparison, Difference, Level, compare_outputs
 from snn_optimizer.verification.near_ties import NearTies
 from snn_optimizer.verification.trial import axes_of
 
-__all__ = ["PLAIN", "REFEREES", "Opinion", "Runner", "ask"]
+__all__ = ["PLAIN", "REFEREES", "Opinion", "Runner", "ask", "is_reference"]
 
 Array = npt.NDArray[Any]
 
 PLAIN = "onnxruntime"
 """The first referee: onnxruntime with its optimizer off."""
 
-_REFERENCE_SAMPLES = 2  # of each stimulus, where the reference is slow
+_REFERENCE_SAMPLES = (2, 64)  # of each case in the reference, fewest and most
 _REFERENCE_WORK = 1 << 26  # weights times steps times samples of one case in the reference, about
+_WINDOWED = ("Conv", "AveragePool", "MaxPool")  # loops over windows in Python there
 
 
 class Runner(Protocol):
@@ -134,7 +136,6 @@ def ask(
     level: Level,
     near_ties: NearTies,
     tolerance: float,
-    weights: int,
 ) -> Opinion:
     """Let a further referee run both models.
 
@@ -156,8 +157,6 @@ def ask(
     near_ties : NearTies
     tolerance : float
         For outputs that are not spikes.
-    weights : int
-        Size of the model; the reference is given fewer samples of large ones.
     """
     opinion = Opinion(referee)
     try:
@@ -170,11 +169,12 @@ def ask(
     except SnnOptimizerError as error:
         opinion.broken = str(error)
         return opinion
-    is_reference = REFEREES[referee] is ReferenceSession
+    lenient = is_reference(referee)
+    cost = _cost(before) if lenient else 0
     for case in original.cases_for(level):
         start = 0
-        for run in _few(case.runs, weights) if is_reference else case.runs:
-            judge = _Judge(original, session, near_ties, tolerance, run, case.generated or is_reference)
+        for run in _few(case.runs, cost) if lenient else case.runs:
+            judge = _Judge(original, session, near_ties, tolerance, run, case.generated or lenient)
             try:
                 judge.judge(opinion, case.name, first, second, start)
             except SnnOptimizerError as error:
@@ -187,15 +187,26 @@ def ask(
     return opinion
 
 
-def _few(runs: list[Run], weights: int) -> list[Run]:
+def is_reference(referee: str) -> bool:
+    """Tell whether a referee is the reference, which is slow and rounds as nobody's deployment does."""
+    return REFEREES[referee] is ReferenceSession
+
+
+def _cost(model: ModelSource) -> int:
+    """Return what a sample costs in the reference per step, in weights of matrix products."""
+    graph = read_model(model)[0].graph
+    if any(node.op_type in _WINDOWED for node in graph.node):
+        return _REFERENCE_WORK
+    return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in graph.initializer)
+
+
+def _few(runs: list[Run], cost: int) -> list[Run]:
     """Return the first samples of the first run, as many as the reference can take."""
-    run = runs[0]
-    fixed = run.batch.fixed_batch
-    wanted = max(_REFERENCE_SAMPLES, _REFERENCE_WORK // max(1, weights * run.batch.steps))
-    if fixed is not None or run.batch.samples <= wanted or all(a is None for a in run.batch.batch_axes.values()):
-        return [run]
-    batch = run.batch.take(slice(wanted))
-    return [Run(batch, {})]
+    batch = runs[0].batch
+    fewest, most = _REFERENCE_SAMPLES
+    wanted = min(most, max(fewest, _REFERENCE_WORK // max(1, cost * batch.steps)))
+    whole = batch.fixed_batch is not None or all(axis is None for axis in batch.batch_axes.values())
+    return [runs[0] if whole or batch.samples <= wanted else Run(batch.take(slice(wanted)), {})]
 
 
 @dataclass(slots=True, eq=False)

@@ -67,7 +67,7 @@ class Effort:
 
 
 QUICK = Effort(rounds=12, most=192, kept_work=1 << 20, all_work=1 << 24, both_sides=False)
-THOROUGH = Effort(rounds=48, most=576, kept_work=1 << 22, all_work=1 << 27, both_sides=True)
+THOROUGH = Effort(rounds=48, most=384, kept_work=1 << 24, all_work=1 << 27, both_sides=True)
 
 
 def seek_thresholds(
@@ -201,10 +201,12 @@ class _Search:
     def _approaches(self, gaps: Array) -> Array:
         """Return distances from gaps, a column for each that counts on its own: infinite on the other side."""
         flat = gaps.reshape(*gaps.shape[:2], -1)
-        sides = [np.abs(flat)]
-        if self.effort.both_sides:
-            sides += [np.where(flat < 0, -flat, np.inf), np.where(flat > 0, flat, np.inf)]
-        return np.asarray(np.nan_to_num(np.concatenate(sides, axis=2), nan=np.inf, posinf=np.inf))
+        distance = np.abs(flat)
+        distance[np.isnan(distance)] = np.inf
+        if not self.effort.both_sides:
+            return np.asarray(distance)
+        sides = [distance, *(np.where(side, distance, np.inf) for side in (flat < 0, flat > 0))]
+        return np.concatenate(sides, axis=2)
 
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
         """Return (sample, step) of the closest approaches, samples without repeats."""

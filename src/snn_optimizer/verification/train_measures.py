@@ -240,7 +240,7 @@ def _columns(trains: Array) -> Floats:
 
 def _times(columns: Floats) -> Floats:
     """Return the steps of the spikes of each train in a row, infinity after the last; two spikes at a step twice."""
-    counts = columns.astype(np.int64)
+    counts = np.maximum(columns, 0).astype(np.int64)  # a wrong candidate may put out anything
     totals = counts.sum(axis=0)
     times = np.full((counts.shape[1], int(totals.max(initial=0))), np.inf)
     trains, steps = np.nonzero(counts.T)

@@ -1,0 +1,370 @@
+"""Everything that can be said about two models: the verdict, and what it rests on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from snn_optimizer.errors import ExecutionError, SnnOptimizerError
+from snn_optimizer.execution.data import Dataset
+from snn_optimizer.execution.observe import Observer
+from snn_optimizer.execution.ort import Session
+from snn_optimizer.execution.source import ModelSource, read_model
+from snn_optimizer.verification.behaviour import Behaviour, compare_behaviour
+from snn_optimizer.verification.cases import Case, Original
+from snn_optimizer.verification.compare import Comparison, Level, compare_outputs
+from snn_optimizer.verification.coverage import Coverage, measure_coverage
+from snn_optimizer.verification.divergence import Divergence, first_divergence
+from snn_optimizer.verification.equivalence import Referee
+from snn_optimizer.verification.near_ties import NearTies
+from snn_optimizer.verification.referees import PLAIN, REFEREES, Opinion, Runner, ask, is_reference
+from snn_optimizer.verification.seekers import QUICK, THOROUGH
+from snn_optimizer.verification.shrink import Shrunk, shrink
+from snn_optimizer.verification.stimuli import Ranges, Stimulus
+from snn_optimizer.verification.trial import axes_of
+from snn_optimizer.verification.verdict import Equivalence, Verdict
+
+__all__ = ["Examination", "examine"]
+
+Array = npt.NDArray[Any]
+
+_ATTEMPTS = (100, 1500)  # to make a counterexample smaller, fewest and most
+_SHRINK_WORK = 1 << 33  # weights times steps times attempts, about
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examination:
+    """A verdict and what it rests on.
+
+    Attributes
+    ----------
+    equivalence : Equivalence
+        The verdict of all referees; its counterexample is the small one.
+    decided_by : str
+        The referee whose finding the verdict is.
+    first_verdict : Verdict
+        That of the first referee alone.
+    opinions : tuple of Opinion
+        What the further referees found.
+    coverage : Coverage or None
+        None where the inside of the original cannot be seen.
+    on_data, on_stimuli : Behaviour or None
+        None where there is no data, or nothing generated.
+    shrunk : Shrunk or None
+    divergence : Divergence or None
+        On the small counterexample, with the first referee.
+    """
+
+    equivalence: Equivalence
+    decided_by: str = PLAIN
+    first_verdict: Verdict = Verdict.INCONCLUSIVE
+    opinions: tuple[Opinion, ...] = ()
+    coverage: Coverage | None = None
+    on_data: Behaviour | None = None
+    on_stimuli: Behaviour | None = None
+    shrunk: Shrunk | None = None
+    divergence: Divergence | None = None
+
+    @property
+    def tried(self) -> dict[str, int]:
+        """Samples of each kind of input, kinds in the order they ran."""
+        kinds: dict[str, int] = {}
+        for case in self.equivalence.cases:
+            kind = case.name.partition(":")[0]
+            kinds[kind] = kinds.get(kind, 0) + case.samples
+        return kinds
+
+    def to_json(self) -> dict[str, object]:
+        """Return everything in JSON types."""
+        found = self.equivalence.to_json()
+        shrunk = self.shrunk
+        return {
+            **found,
+            "decided_by": self.decided_by,
+            "tried": [
+                {"name": case.name, "samples": case.samples, "generated": case.generated, "near_ties": case.near_ties}
+                for case in self.equivalence.cases
+            ],
+            "referees": [
+                {"referee": PLAIN, "verdict": str(self.first_verdict)},
+                *(opinion.to_json() for opinion in self.opinions),
+            ],
+            "coverage": None if self.coverage is None else self.coverage.to_json(),
+            "behaviour": {
+                "data": None if self.on_data is None else self.on_data.to_json(),
+                "stimuli": None if self.on_stimuli is None else self.on_stimuli.to_json(),
+            },
+            "counterexample": None
+            if shrunk is None
+            else {
+                "samples": shrunk.data.samples,
+                "steps": shrunk.steps,
+                "active_inputs": shrunk.active,
+                "minimal": shrunk.minimal,
+                "differs_alone": shrunk.alone,
+            },
+            "first_divergence": None if self.divergence is None else self.divergence.to_json(),
+        }
+
+
+def examine(
+    before: ModelSource,
+    after: ModelSource,
+    *,
+    exactness: str = "algebraic",
+    dataset: Dataset | None = None,
+    stimuli: Sequence[Stimulus] | None = None,
+    ranges: Ranges = None,
+    seed: int = 0,
+    steps: int = 16,
+    tolerance: float = 1e-4,
+    time_scale: float = 1.0,
+    windows: tuple[ModelSource | None, ModelSource | None] = (None, None),
+    thorough: bool = True,
+) -> Examination:
+    """Compare two models with all referees, and find out how far the verdict carries.
+
+    Parameters
+    ----------
+    before, after, exactness, dataset, stimuli, ranges, seed, steps, tolerance
+        As :class:`~snn_optimizer.verification.equivalence.Referee` takes them.
+    time_scale : float
+        Of the measures of spike trains, in steps.
+    windows : pair of models
+        Both models with their neurons raised, where they hide them.
+    thorough : bool
+        Whether to search long for inputs at thresholds.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read, or the caller's stimuli do not fit the model.
+    """
+    referee = Referee(
+        before,
+        dataset=dataset,
+        stimuli=stimuli,
+        ranges=ranges,
+        seed=seed,
+        steps=steps,
+        tolerance=tolerance,
+        effort=THOROUGH if thorough else QUICK,
+        window=windows[0],
+    )
+    found = referee.check(after, exactness=exactness)
+    original = referee.original
+    if original is None or not found.cases:
+        return Examination(found, first_verdict=found.verdict)
+    session = Session(after)
+    inside = _Inside(original.observer, _observer(after, windows[1]))
+    pair = _Pair(before, after, original, session, found.level, NearTies(original.observer, after), tolerance, ranges)
+    opinions = tuple(pair.ask(name) for name in REFEREES)
+    result = Examination(found, PLAIN, found.verdict, opinions)
+    if found.verdict is not Verdict.DIFFERENT:
+        result = _heard(result)
+    result = _measured(result, original, session, inside, time_scale)
+    return _explained(result, pair, inside) if result.equivalence.verdict is Verdict.DIFFERENT else result
+
+
+def _heard(result: Examination) -> Examination:
+    """Return the verdict of all referees where the first one has no objection."""
+    objecting = next((opinion for opinion in result.opinions if opinion.objects), None)
+    if objecting is None:
+        return result
+    reason = objecting.broken or f"{objecting.first_case}: {objecting.first}"
+    data = objecting.counterexample
+    equivalence = replace(
+        result.equivalence,
+        verdict=Verdict.DIFFERENT,
+        reason=f"{objecting.referee}: {reason}",
+        first=objecting.first,
+        first_case=objecting.first_case,
+        counterexample=None if data is None else data.feeds,
+    )
+    return replace(result, equivalence=equivalence, decided_by=objecting.referee)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inside:
+    """Both models with their populations exposed, as far as they have any."""
+
+    before: Observer | None
+    after: Observer | None
+
+    @property
+    def both(self) -> tuple[Observer, Observer] | None:
+        return None if self.before is None or self.after is None else (self.before, self.after)
+
+
+def _observer(model: ModelSource, window: ModelSource | None) -> Observer | None:
+    for source in (model, window):
+        if source is None:
+            continue
+        try:
+            observer = Observer(source)
+        except SnnOptimizerError:
+            continue
+        if observer.taps and observer.runs():
+            return observer
+    return None
+
+
+def _measured(
+    result: Examination, original: Original, session: Session, inside: _Inside, time_scale: float
+) -> Examination:
+    """Add coverage, and the measures of trains and decisions."""
+    cases = original.cases_for(result.equivalence.level)
+    coverage = None
+    if inside.before is not None:
+        coverage = measure_coverage(inside.before, (run.batch.feeds for case in cases for run in case.runs))
+    measured: list[Behaviour | None] = []
+    for generated in (False, True):
+        chosen = [case for case in cases if case.generated is generated]
+        try:
+            measured.append(
+                compare_behaviour(original, session, chosen, observers=inside.both, time_scale=time_scale)
+                if chosen
+                else None
+            )
+        except ExecutionError:  # the rewritten model does not run on it, which the verdict says
+            measured.append(None)
+    return replace(result, coverage=coverage, on_data=measured[0], on_stimuli=measured[1])
+
+
+def _explained(result: Examination, pair: _Pair, inside: _Inside) -> Examination:
+    """Add a small counterexample and the first divergence inside."""
+    found = result.equivalence
+    case = next((case for case in pair.original.cases if case.name == found.first_case), None)
+    if case is None or found.first is None:
+        return result
+    difference = _Differs(pair, result.decided_by, excuses=case.generated)
+    opinion = next((each for each in result.opinions if each.referee == result.decided_by), None)
+    if opinion is None:
+        data, sample = _place(case, found.first.sample, difference)
+    else:
+        assert opinion.counterexample is not None
+        data, sample = opinion.counterexample, opinion.sample
+    measured_claim = found.level in (Level.PROFILED, Level.LOSSY)
+    small = shrink(
+        data,
+        sample,
+        difference,
+        pair.original.session.inputs,
+        ranges=pair.ranges,
+        fixed_inputs=measured_claim,
+        attempts=pair.attempts(data.steps),
+    )
+    divergence = None
+    if inside.both is not None:
+        try:
+            divergence = first_divergence(*inside.both, small.data.feeds)
+        except ExecutionError:  # populations of a loop may not show themselves for every number of steps
+            divergence = None
+    shown = difference.compared(small.data).first or found.first
+    by = "" if result.decided_by == PLAIN else f"{result.decided_by}: "
+    equivalence = replace(
+        found, first=shown, reason=f"{by}{found.first_case}: {shown}", counterexample=small.data.feeds
+    )
+    return replace(result, equivalence=equivalence, shrunk=small, divergence=divergence)
+
+
+def _place(case: Case, sample: int | None, differs: Callable[[Dataset], bool]) -> tuple[Dataset, int | None]:
+    """Return the run of a case that holds a sample, and its number there; the first run that differs without one."""
+    start = 0
+    for run in case.runs:
+        if sample is not None and sample < start + run.batch.samples:
+            return run.batch, sample - start
+        if sample is None and differs(run.batch):
+            break
+        start += run.batch.samples
+    return run.batch, None
+
+
+@dataclass(slots=True, eq=False)
+class _Pair:
+    """Both models and what is known of them."""
+
+    before: ModelSource
+    after: ModelSource
+    original: Original
+    session: Session
+    level: Level
+    near_ties: NearTies
+    tolerance: float
+    ranges: Ranges
+
+    def ask(self, referee: str) -> Opinion:
+        return ask(
+            referee,
+            self.before,
+            self.after,
+            self.original,
+            self.session,
+            level=self.level,
+            near_ties=self.near_ties,
+            tolerance=self.tolerance,
+        )
+
+    @property
+    def weights(self) -> int:
+        """Elements of the initializers of the original."""
+        graph = read_model(self.before)[0].graph
+        return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in graph.initializer)
+
+    def attempts(self, steps: int) -> int:
+        fewest, most = _ATTEMPTS
+        return min(most, max(fewest, _SHRINK_WORK // max(1, self.weights * steps)))
+
+
+class _Differs:
+    """Tells whether a referee finds the models different on some data, near ties excused as in the verdict."""
+
+    def __init__(self, pair: _Pair, referee: str, *, excuses: bool) -> None:
+        self._pair = pair
+        self._referee = referee
+        self._excuses = excuses or (referee != PLAIN and is_reference(referee))
+        self._runners: tuple[Runner, Runner] = (pair.original.session, pair.session)
+        if referee != PLAIN:
+            self._runners = (REFEREES[referee](pair.before), REFEREES[referee](pair.after))
+
+    def __call__(self, data: Dataset) -> bool:
+        try:
+            compared = self.compared(data)
+            if not compared.first_steps:
+                return False
+            if self._referee != PLAIN and self._disputed(data):
+                return False
+            if not self._excuses or (self._referee == PLAIN and self._pair.level is Level.BITWISE):
+                return True
+            judge = self._pair.near_ties.excused if self._referee == PLAIN else self._pair.near_ties.close
+            return len(judge(data, compared.first_steps)) < len(compared.first_steps)
+        except ExecutionError:
+            return False
+
+    def compared(self, data: Dataset) -> Comparison:
+        """Compare the outputs of the two models."""
+        level = self._pair.level if self._referee == PLAIN else Level.ALGEBRAIC
+        before, after = (runner.run(data.feeds) for runner in self._runners)
+        return self._compare(data, before, after, level)
+
+    def _disputed(self, data: Dataset) -> bool:
+        known = self._pair.original.session.run(data.feeds)
+        return bool(self._compare(data, known, self._runners[0].run(data.feeds), Level.ALGEBRAIC).first_steps)
+
+    def _compare(
+        self, data: Dataset, left: Mapping[str, Array], right: Mapping[str, Array], level: Level
+    ) -> Comparison:
+        original = self._pair.original
+        return compare_outputs(
+            left,
+            right,
+            level=level,
+            axes=dict(axes_of(original, data, left)),
+            scales=original.scales,
+            tolerance=self._pair.tolerance,
+            spike_outputs=tuple(original.spike_outputs),
+        )
