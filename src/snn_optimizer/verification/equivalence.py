@@ -21,10 +21,12 @@ from snn_optimizer.execution.source import ModelSource, read_model, serialize
 from snn_optimizer.ir.domain import InputDomain
 from snn_optimizer.verification.cases import Original
 from snn_optimizer.verification.compare import Level
+from snn_optimizer.verification.crossings import solve_crossings
 from snn_optimizer.verification.interface import interface_difference
 from snn_optimizer.verification.near_ties import NearTies
 from snn_optimizer.verification.seekers import QUICK, Effort, seek_thresholds
 from snn_optimizer.verification.stimuli import Ranges, Stimulus, generate
+from snn_optimizer.verification.ties import solve_sums
 from snn_optimizer.verification.trial import Trial
 from snn_optimizer.verification.verdict import Equivalence, Verdict
 
@@ -260,6 +262,9 @@ class Referee:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
             limits = self._limits(original)
             found = seek_thresholds(original.observer, base, seed=self._seed, effort=self._effort, limits=limits)
+            if self._effort.solve_each:
+                for solve in (solve_sums, solve_crossings):
+                    found += solve(original.observer, base, seed=self._seed, limits=limits)
             for stimulus in found:
                 original.add_stimulus(stimulus)
 
