@@ -24,7 +24,7 @@ _COMMANDS = {
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
     "sweep": "snn_optimizer.cli.sweeping",
-    "verify": "snn_optimizer.cli.measuring",
+    "verify": "snn_optimizer.cli.verifying",
 }
 
 

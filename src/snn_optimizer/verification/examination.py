@@ -137,7 +137,7 @@ def examine(
     windows : pair of models
         Both models with their neurons raised, where they hide them.
     thorough : bool
-        Whether to search long for inputs at thresholds.
+        Whether to search long for inputs at thresholds, and to ask further referees.
 
     Raises
     ------
@@ -162,7 +162,7 @@ def examine(
     session = Session(after)
     inside = _Inside(original.observer, _observer(after, windows[1]))
     pair = _Pair(before, after, original, session, found.level, NearTies(original.observer, after), tolerance, ranges)
-    opinions = tuple(pair.ask(name) for name in REFEREES)
+    opinions = tuple(pair.ask(name) for name in REFEREES) if thorough else ()
     result = Examination(found, PLAIN, found.verdict, opinions)
     if found.verdict is not Verdict.DIFFERENT:
         result = _heard(result)
