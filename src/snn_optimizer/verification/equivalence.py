@@ -135,6 +135,7 @@ class Referee:
         self._tolerance = tolerance
         self._effort = effort
         self._window = window
+        self._loaded: Original | None = None
         self._original: Original | None = None
         self._failure: str | None = None
         self._known: tuple[tuple[object, ...], Equivalence] | None = None
@@ -177,17 +178,21 @@ class Referee:
         return self._known[1]
 
     def _checked(self, after: ModelSource, level: Level, look_through: bool) -> Equivalence:
-        if self._original is None and self._failure is None:
-            self._open()
-        original = self._original
-        if original is None:
+        if self._loaded is None and self._failure is None:
+            self._load()
+        if self._loaded is None:
             return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
         try:
             session = Session(after)
         except ExecutionError as error:
             return Equivalence(Verdict.DIFFERENT, f"the rewritten model does not load: {error}", level)
-        if difference := interface_difference(original.session, session):
+        if difference := interface_difference(self._loaded.session, session):
             return Equivalence(Verdict.DIFFERENT, difference, level)
+        if self._original is None and self._failure is None:
+            self._open(self._loaded)
+        original = self._original
+        if original is None:
+            return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
         trial = Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
         trial.judge(original.cases_for(level))
         hidden = original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC)
@@ -195,12 +200,13 @@ class Referee:
             self._look_through(original, after, trial)
         return trial.result()
 
-    def _open(self) -> None:
+    def _load(self) -> None:
         try:
-            original = Original(Session(self._before), self._batch_size)
+            self._loaded = Original(Session(self._before), self._batch_size)
         except ExecutionError as error:
             self._failure = f"the original does not load: {error}"
-            return
+
+    def _open(self, original: Original) -> None:
         try:
             self._fill(original)
         except ExecutionError as error:
@@ -262,7 +268,7 @@ class Referee:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
             limits = self._limits(original)
             found = seek_thresholds(original.observer, base, seed=self._seed, effort=self._effort, limits=limits)
-            if self._effort.solve_each:
+            if self._effort.solve_each and base:
                 for solve in (solve_sums, solve_crossings):
                     found += solve(original.observer, base, seed=self._seed, limits=limits)
             for stimulus in found:

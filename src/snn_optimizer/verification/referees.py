@@ -70,7 +70,8 @@ class Opinion:
     compared, differing : int
         Elements of outputs; differing where the sample is neither disputed nor a near tie.
     near_ties : int
-        Samples that differ after a potential of the original came within rounding distance of its threshold.
+        Samples that differ after a potential of the original came within rounding distance of its threshold,
+        up to the first difference that counts.
     disputed, disputed_after : int
         Samples about which it disagrees with the first referee: in what the original puts out, in what the
         rewritten does.
@@ -236,7 +237,7 @@ class _Judge:
         compared = self._compare(old, new, start, frozenset(disputed))
         opinion.compared += compared.values_compared
         excused: set[int | None] = set()
-        if compared.first_steps and self.excuses:
+        if compared.first_steps and self.excuses and opinion.first is None:
             steps = {None if sample is None else sample - start: at for sample, at in compared.first_steps.items()}
             close = self.near_ties.close(batch, steps)
             excused = {None if sample is None else sample + start for sample in close}

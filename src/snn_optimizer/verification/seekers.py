@@ -50,6 +50,8 @@ class Effort:
     ----------
     rounds : int
         At most; large models get fewer.
+    solves : int
+        Samples per round whose single flips are measured and combined.
     most : int
         Samples kept at most, shared by the populations.
     kept_work : int
@@ -63,6 +65,7 @@ class Effort:
     """
 
     rounds: int
+    solves: int
     most: int
     kept_work: int
     all_work: int
@@ -70,8 +73,8 @@ class Effort:
     solve_each: bool
 
 
-QUICK = Effort(rounds=12, most=192, kept_work=1 << 20, all_work=1 << 24, both_sides=False, solve_each=False)
-THOROUGH = Effort(rounds=48, most=384, kept_work=1 << 24, all_work=1 << 26, both_sides=True, solve_each=True)
+QUICK = Effort(rounds=12, solves=1, most=192, kept_work=1 << 20, all_work=1 << 24, both_sides=False, solve_each=False)
+THOROUGH = Effort(rounds=96, solves=4, most=384, kept_work=1 << 24, all_work=1 << 26, both_sides=True, solve_each=True)
 
 
 def seek_thresholds(
@@ -117,7 +120,8 @@ def seek_thresholds(
         if done >= 2 and search.work > effort.all_work:
             break
         search.evolve()
-        search.solve()
+        for _ in range(effort.solves):
+            search.solve()
     return search.found()
 
 
