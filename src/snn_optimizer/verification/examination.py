@@ -2,38 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.errors import ExecutionError, SnnOptimizerError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
-from snn_optimizer.execution.source import ModelSource, read_model
+from snn_optimizer.execution.source import ModelSource
 from snn_optimizer.verification.behaviour import Behaviour, compare_behaviour
-from snn_optimizer.verification.cases import Case, Original
-from snn_optimizer.verification.compare import Comparison, Level, compare_outputs
+from snn_optimizer.verification.cases import Original
+from snn_optimizer.verification.counterexample import Pair, smallest_counterexample
 from snn_optimizer.verification.coverage import Coverage, measure_coverage
 from snn_optimizer.verification.divergence import Divergence, first_divergence
 from snn_optimizer.verification.equivalence import Referee
 from snn_optimizer.verification.near_ties import NearTies
-from snn_optimizer.verification.referees import PLAIN, REFEREES, Opinion, Runner, ask, is_reference
+from snn_optimizer.verification.referees import PLAIN, REFEREES, Opinion
 from snn_optimizer.verification.seekers import QUICK, THOROUGH
-from snn_optimizer.verification.shrink import Shrunk, shrink
+from snn_optimizer.verification.shrink import Shrunk
 from snn_optimizer.verification.stimuli import Ranges, Stimulus
-from snn_optimizer.verification.trial import axes_of
 from snn_optimizer.verification.verdict import Equivalence, Verdict
 
 __all__ = ["Examination", "examine"]
 
 Array = npt.NDArray[Any]
-
-_ATTEMPTS = (100, 1500)  # to make a counterexample smaller, fewest and most
-_SHRINK_WORK = 1 << 33  # weights times steps times attempts, about
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -161,7 +157,7 @@ def examine(
         return Examination(found, first_verdict=found.verdict)
     session = Session(after)
     inside = _Inside(original.observer, _observer(after, windows[1]))
-    pair = _Pair(before, after, original, session, found.level, NearTies(original.observer, after), tolerance, ranges)
+    pair = Pair(before, after, original, session, found.level, NearTies(original.observer, after), tolerance, ranges)
     opinions = tuple(pair.ask(name) for name in REFEREES) if thorough else ()
     result = Examination(found, PLAIN, found.verdict, opinions)
     if found.verdict is not Verdict.DIFFERENT:
@@ -235,136 +231,23 @@ def _measured(
     return replace(result, coverage=coverage, on_data=measured[0], on_stimuli=measured[1])
 
 
-def _explained(result: Examination, pair: _Pair, inside: _Inside) -> Examination:
+def _explained(result: Examination, pair: Pair, inside: _Inside) -> Examination:
     """Add a small counterexample and the first divergence inside."""
     found = result.equivalence
-    case = next((case for case in pair.original.cases if case.name == found.first_case), None)
-    if case is None or found.first is None:
-        return result
-    difference = _Differs(pair, result.decided_by, excuses=case.generated)
     opinion = next((each for each in result.opinions if each.referee == result.decided_by), None)
-    if opinion is None:
-        data, sample = _place(case, found.first.sample, difference)
-    else:
-        assert opinion.counterexample is not None
-        data, sample = opinion.counterexample, opinion.sample
-    measured_claim = found.level in (Level.PROFILED, Level.LOSSY)
-    small = shrink(
-        data,
-        sample,
-        difference,
-        pair.original.session.inputs,
-        ranges=pair.ranges,
-        fixed_inputs=measured_claim,
-        attempts=pair.attempts(data.steps),
-    )
+    small = smallest_counterexample(found, pair, opinion)
+    if small is None:
+        return result
     divergence = None
     if inside.both is not None:
-        try:
-            divergence = first_divergence(*inside.both, small.data.feeds)
-        except ExecutionError:  # populations of a loop may not show themselves for every number of steps
-            divergence = None
-    shown = difference.compared(small.data).first or found.first
-    by = "" if result.decided_by == PLAIN else f"{result.decided_by}: "
+        with contextlib.suppress(ExecutionError):  # a loop may not show its populations for every number of steps
+            divergence = first_divergence(*inside.both, small.shrunk.data.feeds)
+    by = "" if opinion is None else f"{opinion.referee}: "
     equivalence = replace(
-        found, first=shown, reason=f"{by}{found.first_case}: {shown}", counterexample=small.data.feeds
+        found,
+        first=small.difference,
+        first_case=small.case,
+        reason=f"{by}{small.case}: {small.difference}",
+        counterexample=small.shrunk.data.feeds,
     )
-    return replace(result, equivalence=equivalence, shrunk=small, divergence=divergence)
-
-
-def _place(case: Case, sample: int | None, differs: Callable[[Dataset], bool]) -> tuple[Dataset, int | None]:
-    """Return the run of a case that holds a sample, and its number there; the first run that differs without one."""
-    start = 0
-    for run in case.runs:
-        if sample is not None and sample < start + run.batch.samples:
-            return run.batch, sample - start
-        if sample is None and differs(run.batch):
-            break
-        start += run.batch.samples
-    return run.batch, None
-
-
-@dataclass(slots=True, eq=False)
-class _Pair:
-    """Both models and what is known of them."""
-
-    before: ModelSource
-    after: ModelSource
-    original: Original
-    session: Session
-    level: Level
-    near_ties: NearTies
-    tolerance: float
-    ranges: Ranges
-
-    def ask(self, referee: str) -> Opinion:
-        return ask(
-            referee,
-            self.before,
-            self.after,
-            self.original,
-            self.session,
-            level=self.level,
-            near_ties=self.near_ties,
-            tolerance=self.tolerance,
-        )
-
-    @property
-    def weights(self) -> int:
-        """Elements of the initializers of the original."""
-        graph = read_model(self.before)[0].graph
-        return sum(int(np.prod(tensor.dims, dtype=np.int64)) for tensor in graph.initializer)
-
-    def attempts(self, steps: int) -> int:
-        fewest, most = _ATTEMPTS
-        return min(most, max(fewest, _SHRINK_WORK // max(1, self.weights * steps)))
-
-
-class _Differs:
-    """Tells whether a referee finds the models different on some data, near ties excused as in the verdict."""
-
-    def __init__(self, pair: _Pair, referee: str, *, excuses: bool) -> None:
-        self._pair = pair
-        self._referee = referee
-        self._excuses = excuses or (referee != PLAIN and is_reference(referee))
-        self._runners: tuple[Runner, Runner] = (pair.original.session, pair.session)
-        if referee != PLAIN:
-            self._runners = (REFEREES[referee](pair.before), REFEREES[referee](pair.after))
-
-    def __call__(self, data: Dataset) -> bool:
-        try:
-            compared = self.compared(data)
-            if not compared.first_steps:
-                return False
-            if self._referee != PLAIN and self._disputed(data):
-                return False
-            if not self._excuses or (self._referee == PLAIN and self._pair.level is Level.BITWISE):
-                return True
-            judge = self._pair.near_ties.excused if self._referee == PLAIN else self._pair.near_ties.close
-            return len(judge(data, compared.first_steps)) < len(compared.first_steps)
-        except ExecutionError:
-            return False
-
-    def compared(self, data: Dataset) -> Comparison:
-        """Compare the outputs of the two models."""
-        level = self._pair.level if self._referee == PLAIN else Level.ALGEBRAIC
-        before, after = (runner.run(data.feeds) for runner in self._runners)
-        return self._compare(data, before, after, level)
-
-    def _disputed(self, data: Dataset) -> bool:
-        known = self._pair.original.session.run(data.feeds)
-        return bool(self._compare(data, known, self._runners[0].run(data.feeds), Level.ALGEBRAIC).first_steps)
-
-    def _compare(
-        self, data: Dataset, left: Mapping[str, Array], right: Mapping[str, Array], level: Level
-    ) -> Comparison:
-        original = self._pair.original
-        return compare_outputs(
-            left,
-            right,
-            level=level,
-            axes=dict(axes_of(original, data, left)),
-            scales=original.scales,
-            tolerance=self._pair.tolerance,
-            spike_outputs=tuple(original.spike_outputs),
-        )
+    return replace(result, equivalence=equivalence, shrunk=small.shrunk, divergence=divergence)
