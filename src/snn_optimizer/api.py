@@ -138,7 +138,7 @@ def examine(before: Model, after: Model, data: Data | None = None, **options: An
     example, is raised so that its inside can be seen.
     """
     first, second = (model.to_onnx() if isinstance(model, SNNGraph) else model for model in (before, after))
-    dataset = dataset_of(data, Session(first), "verification")
+    dataset = None if data is None else dataset_of(data, Session(first), "verification")
     options.setdefault("windows", (_window(first), _window(second)))
     return examine_models(first, second, dataset=dataset, **options)
 

@@ -137,3 +137,18 @@ def test_bad_input_is_one_line(snnopt, pair, arguments, said) -> None:
     assert (code, stdout) == (2, "")
     assert said in stderr
     assert stderr.count("\n") == 1
+
+
+def test_a_model_that_does_not_load_is_a_verdict(snnopt, pair, tmp_path: Path) -> None:
+    before, _ = pair
+    unknown = onnx.load(before)
+    node = unknown.graph.node[0]
+    node.domain, node.op_type = "nobody", "Knows"
+    unknown.opset_import.append(onnx.helper.make_opsetid("nobody", 1))
+    onnx.save(unknown, tmp_path / "unknown.onnx")
+    code, stdout, _ = snnopt("verify", tmp_path / "unknown.onnx", before)
+    assert code == 4
+    assert stdout.startswith("INCONCLUSIVE: the original does not load: ")
+    code, stdout, _ = snnopt("verify", before, tmp_path / "unknown.onnx")
+    assert code == 1
+    assert stdout.startswith("DIFFERENT: the rewritten model does not load: ")

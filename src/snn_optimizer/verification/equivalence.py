@@ -228,7 +228,7 @@ class Referee:
                     batch=self._batch or self._affordable_batch(original.session),
                     seed=self._seed,
                     ranges=self._ranges,
-                    states=_fed_states(observer),
+                    states=self._states(observer),
                 )
             except DataError as error:
                 original.notes.append(str(error))
@@ -238,6 +238,15 @@ class Referee:
             self._open_window(original, self._window)
         else:
             self._seek(original)
+
+    def _states(self, observer: Observer) -> set[str]:
+        """Return the inputs that are states; the raised original says it where the original hides its neurons."""
+        if observer.taps or self._window is None:
+            return _fed_states(observer)
+        try:
+            return _fed_states(Observer(self._window))
+        except SnnOptimizerError:
+            return set()
 
     def _open_window(self, original: Original, window: ModelSource) -> None:
         """Look into the original through a raised copy, as long as it proves to be one."""

@@ -12,7 +12,7 @@ import pytest
 from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution import Dataset, Observer, Session
 from snn_optimizer.ops import NeuronVariant, function_proto
-from snn_optimizer.verification import Stimulus, Verdict, examine, referees, verify
+from snn_optimizer.verification import Stimulus, Verdict, examine, verify
 from snn_optimizer.verification.referees import REFEREES
 from tests.support import models
 
@@ -159,9 +159,14 @@ class Disturbed:
         return values
 
 
+def only_referee(monkeypatch, name: str, runner) -> None:
+    for known in list(REFEREES):
+        monkeypatch.delitem(REFEREES, known)
+    monkeypatch.setitem(REFEREES, name, runner)
+
+
 def with_referee(monkeypatch, wrong) -> None:
-    monkeypatch.setattr(referees, "REFEREES", {"disturbed": lambda model: Disturbed(model, wrong=wrong)})
-    monkeypatch.setattr("snn_optimizer.verification.examination.REFEREES", referees.REFEREES)
+    only_referee(monkeypatch, "disturbed", lambda model: Disturbed(model, wrong=wrong))
 
 
 def test_a_disagreement_about_the_original_is_reported_not_blamed(monkeypatch):
@@ -200,8 +205,7 @@ def test_a_referee_that_cannot_run_the_original_says_so(monkeypatch):
     def refuse(_):
         raise ExecutionError("no such operator")
 
-    monkeypatch.setattr(referees, "REFEREES", {"refusing": refuse})
-    monkeypatch.setattr("snn_optimizer.verification.examination.REFEREES", referees.REFEREES)
+    only_referee(monkeypatch, "refusing", refuse)
     model = models.mlp((24, 16, 4))
     found = examine(model, model, stimuli=[Stimulus("mine", {"x": models.spike_trains(16, 5, 24)})])
     assert found.equivalence.verdict is Verdict.EQUIVALENT
@@ -220,3 +224,13 @@ def test_silence_stays_inconclusive():
     found = examine(model, model, thorough=False)
     assert found.equivalence.verdict is Verdict.INCONCLUSIVE
     assert found.coverage.populations["lif1"].untested.all()
+
+
+def test_states_of_an_export_of_one_step_are_real_and_moved_onto_thresholds():
+    from snn_optimizer.api import examine as examine_files
+
+    export = EXPORT.with_name("digits_step.onnx")
+    found = examine_files(export, export)
+    assert found.equivalence.verdict is Verdict.EQUIVALENT
+    assert {"grid", "cross"} <= set(found.tried)
+    assert all(each.met.any() for each in found.coverage.populations.values())
