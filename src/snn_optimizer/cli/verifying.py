@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snn_optimizer.cli.console import print_json, print_table, talk
+from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.options import (
     domain_of,
     input_max_active_option,
@@ -93,18 +93,20 @@ def verify(
         raise InputError("--exactness profiled is a claim about data: give --data")
     from snn_optimizer.api import examine  # noqa: PLC0415 - heavy; --help must be quick
 
-    found = examine(
-        before,
-        after,
-        data,
-        exactness=exactness,
-        stimuli=() if no_stimuli else None,
-        seed=seed,
-        steps=steps,
-        ranges=domain_of(input_ranges, input_max_active),
-        time_scale=time_scale,
-        thorough=not quick,
-    )
+    with progress_bar(quiet=quiet or as_json) as report:
+        found = examine(
+            before,
+            after,
+            data,
+            exactness=exactness,
+            stimuli=() if no_stimuli else None,
+            seed=seed,
+            steps=steps,
+            ranges=domain_of(input_ranges, input_max_active),
+            time_scale=time_scale,
+            thorough=not quick,
+            progress=lambda done, total: report("verify", done, total),
+        )
     written = _write_counterexample(found.equivalence, counterexample, after, quiet=quiet)
     if as_json:
         print_json({**found.to_json(), "counterexample_file": None if written is None else str(written)})

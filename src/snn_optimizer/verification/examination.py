@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -30,6 +30,7 @@ from snn_optimizer.verification.verdict import Equivalence, Verdict
 __all__ = ["Examination", "examine"]
 
 Array = npt.NDArray[Any]
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -121,6 +122,7 @@ def examine(
     time_scale: float = 1.0,
     windows: tuple[ModelSource | None, ModelSource | None] = (None, None),
     thorough: bool = True,
+    progress: Progress | None = None,
 ) -> Examination:
     """Compare two models with all referees, and find out how far the verdict carries.
 
@@ -134,12 +136,17 @@ def examine(
         Both models with their neurons raised, where they hide them.
     thorough : bool
         Whether to search long for inputs at thresholds, and to ask further referees.
+    progress : callable, optional
+        Told how many parts of the work are done, and of how many.
 
     Raises
     ------
     InputError
         If a file cannot be read, or the caller's stimuli do not fit the model.
     """
+    report = progress or (lambda _, __: None)
+    parts = 3 + (len(REFEREES) if thorough else 0)
+    report(0, parts)
     referee = Referee(
         before,
         dataset=dataset,
@@ -158,12 +165,20 @@ def examine(
     session = Session(after)
     inside = _Inside(original.observer, _observer(after, windows[1]))
     pair = Pair(before, after, original, session, found.level, NearTies(original.observer, after), tolerance, ranges)
-    opinions = tuple(pair.ask(name) for name in REFEREES) if thorough else ()
-    result = Examination(found, PLAIN, found.verdict, opinions)
+    report(1, parts)
+    opinions: list[Opinion] = []
+    for name in REFEREES if thorough else ():
+        opinions.append(pair.ask(name))
+        report(1 + len(opinions), parts)
+    result = Examination(found, PLAIN, found.verdict, tuple(opinions))
     if found.verdict is not Verdict.DIFFERENT:
         result = _heard(result)
     result = _measured(result, original, session, inside, time_scale)
-    return _explained(result, pair, inside) if result.equivalence.verdict is Verdict.DIFFERENT else result
+    report(parts - 1, parts)
+    if result.equivalence.verdict is Verdict.DIFFERENT:
+        result = _explained(result, pair, inside)
+    report(parts, parts)
+    return result
 
 
 def _heard(result: Examination) -> Examination:

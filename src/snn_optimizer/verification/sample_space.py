@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -104,6 +105,7 @@ def closest_subset(effects: npt.NDArray[np.float64], target: float) -> npt.NDArr
     return np.concatenate([left_bits[row], right_bits[partner]]).astype(np.bool_)
 
 
+@functools.cache
 def _subsets(count: int) -> npt.NDArray[np.float64]:
     """Return all subsets of a few elements as rows of zeros and ones."""
     numbers = np.arange(1 << count)

@@ -159,18 +159,27 @@ class Disturbed:
         return values
 
 
-def only_referee(monkeypatch, name: str, runner) -> None:
-    for known in list(REFEREES):
-        monkeypatch.delitem(REFEREES, known)
-    monkeypatch.setitem(REFEREES, name, runner)
+@pytest.fixture
+def only_referee():
+    """Put one further referee in the place of all."""
+    known = dict(REFEREES)
+
+    def put(name: str, runner) -> None:
+        REFEREES.clear()
+        REFEREES[name] = runner
+
+    yield put
+    REFEREES.clear()
+    REFEREES.update(known)
 
 
-def with_referee(monkeypatch, wrong) -> None:
-    only_referee(monkeypatch, "disturbed", lambda model: Disturbed(model, wrong=wrong))
+@pytest.fixture
+def disturbed(only_referee):
+    return lambda wrong: only_referee("disturbed", lambda model: Disturbed(model, wrong=wrong))
 
 
-def test_a_disagreement_about_the_original_is_reported_not_blamed(monkeypatch):
-    with_referee(monkeypatch, lambda _: True)
+def test_a_disagreement_about_the_original_is_reported_not_blamed(disturbed):
+    disturbed(lambda _: True)
     model = models.mlp((24, 16, 4))
     stimuli = [Stimulus("mine", {"x": models.spike_trains(16, 5, 24)})]
     found = examine(model, model, stimuli=stimuli)
@@ -181,14 +190,14 @@ def test_a_disagreement_about_the_original_is_reported_not_blamed(monkeypatch):
     assert opinion.dispute.step == 0
     assert "spikes" in found.to_json()["referees"][1]["first_disagreement"]
     # where it disagrees about the original, it is not heard about the rewritten
-    with_referee(monkeypatch, lambda each: isinstance(each, onnx.ModelProto) and each.graph.name == "network")
+    disturbed(lambda each: isinstance(each, onnx.ModelProto) and each.graph.name == "network")
     other = models.mlp((24, 16, 4))
     other.graph.name = "other"
     assert examine(model, other, stimuli=stimuli).equivalence.verdict is Verdict.EQUIVALENT
 
 
-def test_a_referee_that_agrees_about_the_original_is_heard(monkeypatch):
-    with_referee(monkeypatch, lambda each: each.graph.name == "other")
+def test_a_referee_that_agrees_about_the_original_is_heard(disturbed):
+    disturbed(lambda each: each.graph.name == "other")
     model, other = models.mlp((24, 16, 4)), models.mlp((24, 16, 4))
     other.graph.name = "other"
     feeds = {"x": models.spike_trains(16, 5, 24)}
@@ -201,11 +210,11 @@ def test_a_referee_that_agrees_about_the_original_is_heard(monkeypatch):
     assert found.equivalence.counterexample is not None
 
 
-def test_a_referee_that_cannot_run_the_original_says_so(monkeypatch):
+def test_a_referee_that_cannot_run_the_original_says_so(only_referee):
     def refuse(_):
         raise ExecutionError("no such operator")
 
-    only_referee(monkeypatch, "refusing", refuse)
+    only_referee("refusing", refuse)
     model = models.mlp((24, 16, 4))
     found = examine(model, model, stimuli=[Stimulus("mine", {"x": models.spike_trains(16, 5, 24)})])
     assert found.equivalence.verdict is Verdict.EQUIVALENT
@@ -234,3 +243,11 @@ def test_states_of_an_export_of_one_step_are_real_and_moved_onto_thresholds():
     assert found.equivalence.verdict is Verdict.EQUIVALENT
     assert {"grid", "cross"} <= set(found.tried)
     assert all(each.met.any() for each in found.coverage.populations.values())
+
+
+def test_progress_is_told_to_the_end():
+    model = models.mlp((24, 16, 4))
+    told: list[tuple[int, int]] = []
+    after = models.with_initializer(model, "fc2.bias", np.full(4, 0.4))
+    examine(model, after, thorough=False, progress=lambda *step: told.append(step))
+    assert told == [(0, 3), (1, 3), (2, 3), (3, 3)]
