@@ -11,8 +11,8 @@ from typing import Any
 
 from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.bisection import Bisection, bisect
-from snn_optimizer.errors import InputError, UnknownPassError
-from snn_optimizer.execution import Profile, Session, profile_model
+from snn_optimizer.errors import InputError, SnnOptimizerError, UnknownPassError
+from snn_optimizer.execution import ModelSource, Observer, Profile, Session, profile_model
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.job import Data, Job, Model, dataset_of, proto_of, run_job
 from snn_optimizer.passes import registry
@@ -23,7 +23,8 @@ from snn_optimizer.raised import Raised, raise_model
 from snn_optimizer.reduction import Reduction, reduce
 from snn_optimizer.report import OptimizationReport
 from snn_optimizer.reproducer import Replay, Reproducer, replay
-from snn_optimizer.verification import Equivalence
+from snn_optimizer.verification import Equivalence, Examination
+from snn_optimizer.verification import examine as examine_models
 from snn_optimizer.verification import verify as verify_models
 
 __all__ = [
@@ -36,6 +37,7 @@ __all__ = [
     "SNNOptimizer",
     "bisect",
     "dead_neuron_elimination",
+    "examine",
     "layer_fusion",
     "optimize",
     "profile",
@@ -136,12 +138,35 @@ def verify(before: Model, after: Model, data: Data | None = None, **options: Any
     return verify_models(first, second, dataset=dataset, **options)
 
 
+def examine(before: Model, after: Model, data: Data | None = None, **options: Any) -> Examination:
+    """Tell whether two models compute the same, and what the verdict rests on.
+
+    As :func:`snn_optimizer.verification.examine`; a model that hides its neurons, an unrolled export for
+    example, is raised so that its inside can be seen.
+    """
+    first, second = (model.to_onnx() if isinstance(model, SNNGraph) else model for model in (before, after))
+    dataset = None if data is None else dataset_of(data, Session(first), "verification")
+    options.setdefault("windows", (_window(first), _window(second)))
+    return examine_models(first, second, dataset=dataset, **options)
+
+
 def profile(model: Model, data: Data, **options: Any) -> Profile:
     """Measure rates, membrane ranges and margins of every neuron on data."""
     proto = proto_of(model)
     dataset = dataset_of(data, Session(proto), "profile")
     assert dataset is not None
     return profile_model(proto, dataset, **options)
+
+
+def _window(model: ModelSource) -> ModelSource | None:
+    """Return the raised form of a model without neuron nodes, None where it has them or nothing is found."""
+    try:
+        if Observer(model).taps:
+            return None
+        raised = raise_model(model)
+        return raised.graph.to_onnx() if raised.graph.layers else None
+    except SnnOptimizerError:  # what cannot be raised is compared from outside
+        return None
 
 
 # -- parts of a job --------------------------------------------------------------------------

@@ -27,7 +27,7 @@ _COMMANDS = {
     "reduce": "snn_optimizer.cli.reducing",
     "run-reproducer": "snn_optimizer.cli.reproducing",
     "sweep": "snn_optimizer.cli.sweeping",
-    "verify": "snn_optimizer.cli.measuring",
+    "verify": "snn_optimizer.cli.verifying",
 }
 
 

@@ -1,4 +1,4 @@
-"""``snnopt verify`` and ``snnopt profile``."""
+"""``snnopt profile``."""
 
 from __future__ import annotations
 
@@ -8,76 +8,10 @@ from typing import Any
 import click
 import numpy as np
 
-from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
-from snn_optimizer.cli.options import (
-    domain_of,
-    input_max_active_option,
-    input_range_option,
-    json_option,
-    model_argument,
-    quiet_option,
-    seed_option,
-)
+from snn_optimizer.cli.console import print_json, print_table, progress_bar
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 
-__all__ = ["profile", "verify"]
-
-EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
-
-
-@click.command(short_help="Check that two models compute the same.")
-@model_argument("before")
-@model_argument("after")
-@click.option("--exactness", type=click.Choice(["bitwise", "algebraic"]), default="algebraic", show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), help="Also compare on these samples (.npz).")
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Time steps where T is symbolic.",
-)
-@click.option("--counterexample", type=click.Path(path_type=Path), help="Write a differing input here (.npz).")
-@input_range_option
-@input_max_active_option
-@seed_option
-@json_option
-@quiet_option
-def verify(
-    before: Path,
-    after: Path,
-    exactness: str,
-    data: Path | None,
-    steps: int,
-    counterexample: Path | None,
-    input_ranges: tuple[str, ...],
-    input_max_active: tuple[str, ...],
-    seed: int,
-    *,
-    as_json: bool,
-    quiet: bool,
-) -> int:
-    """Run BEFORE and AFTER in onnxruntime on generated spike trains (and DATA) and compare their outputs."""
-    from snn_optimizer.execution import Session, load_dataset  # noqa: PLC0415 - heavy; --help must be quick
-    from snn_optimizer.verification import verify as verify_models  # noqa: PLC0415
-
-    session = Session(before)
-    dataset = None if data is None else load_dataset(data, session.inputs)
-    domain = domain_of(input_ranges, input_max_active)
-    found = verify_models(before, after, exactness=exactness, dataset=dataset, seed=seed, steps=steps, ranges=domain)
-    if counterexample is not None and str(found.verdict) == "DIFFERENT" and found.counterexample is not None:
-        found.save_counterexample(counterexample)
-        talk(f"wrote a counterexample to {counterexample}", quiet=quiet)
-    if as_json:
-        print_json(found.to_json())
-    else:
-        click.echo(f"{found.verdict}" + (f": {found.reason}" if found.reason else ""))
-        click.echo(
-            f"{found.spikes_compared:,} spikes compared, {found.spikes_differing:,} differ; "
-            f"{found.values_compared:,} values, "
-            f"largest difference {found.max_abs_difference:g}; {found.samples:,} samples, "
-            f"{found.near_ties} near ties"
-        )
-    return EXIT[str(found.verdict)]
+__all__ = ["profile"]
 
 
 @click.command(short_help="Measure what every neuron does on data.")

@@ -22,7 +22,7 @@ from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
 
-__all__ = ["Observation", "Observer", "distance_to_threshold", "over_time", "signal_outputs", "steps_of"]
+__all__ = ["Observation", "Observer", "gap_to_threshold", "over_time", "signal_outputs", "steps_of"]
 
 Array = npt.NDArray[Any]
 
@@ -38,15 +38,20 @@ class Observation:
         Spike counts (``LI``: the potential again), and the potential at the threshold test.
     threshold : array or None
         Broadcasts into ``potential``; None for ``LI``.
-    distance : array or None
-        Of the potential to the nearest value at which the count of spikes changes.
+    gap : array or None
+        From the nearest value at which the count of spikes changes to the potential: positive above it.
     """
 
     population: str
     spikes: Array
     potential: Array
     threshold: Array | None
-    distance: Array | None
+    gap: Array | None
+
+    @property
+    def distance(self) -> Array | None:
+        """How far each potential is from the nearest value at which the count of spikes changes."""
+        return None if self.gap is None else np.abs(self.gap)
 
     @property
     def spiking(self) -> bool:
@@ -135,18 +140,18 @@ def steps_of(observer: Observer, dataset: Dataset) -> int:
     return found.pop() if len(found) == 1 else dataset.steps
 
 
-def distance_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
-    """Return how far each potential is from the nearest value at which the count of spikes changes.
+def gap_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
+    """Return how far each potential is above the nearest value at which the count of spikes changes.
 
     That value is the threshold, or for a neuron of several spikes per step any
     multiple of it that counts.
     """
     with np.errstate(all="ignore"):
         if tap.variant.max_spikes == 1:
-            return np.asarray(np.abs(potential - threshold))
+            return np.asarray(potential - threshold)
         most = tap.variant.max_spikes or np.inf
         level = np.clip(np.rint(potential / threshold), 1, most)
-        return np.asarray(np.abs(potential - level * threshold))
+        return np.asarray(potential - level * threshold)
 
 
 def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
@@ -156,8 +161,8 @@ def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
     if source is None:
         return Observation(tap.population, spikes, potential, None, None)
     threshold = _aligned(_read(source, values), source, potential.ndim)
-    distance = distance_to_threshold(tap, potential, threshold)
-    return Observation(tap.population, spikes, potential, threshold, distance)
+    gap = gap_to_threshold(tap, potential, threshold)
+    return Observation(tap.population, spikes, potential, threshold, gap)
 
 
 def _potential(tap: Tap, values: Mapping[str, Array]) -> Array:

@@ -14,6 +14,7 @@ from snn_optimizer.verification.accuracy import (
 )
 from snn_optimizer.verification.compare import Comparison, Difference, Level, compare_outputs
 from snn_optimizer.verification.equivalence import Referee, verify
+from snn_optimizer.verification.examination import Examination, examine
 from snn_optimizer.verification.interface import interface_difference
 from snn_optimizer.verification.mixing import mixed
 from snn_optimizer.verification.seekers import seek_thresholds
@@ -25,6 +26,7 @@ __all__ = [
     "Comparison",
     "Difference",
     "Equivalence",
+    "Examination",
     "Level",
     "Ranges",
     "Referee",
@@ -36,6 +38,7 @@ __all__ = [
     "decision_agreement",
     "decision_output",
     "decisions",
+    "examine",
     "generate",
     "interface_difference",
     "mixed",

@@ -12,7 +12,7 @@ from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
-from snn_optimizer.verification.compare import Comparison, Level, is_spike_valued
+from snn_optimizer.verification.compare import Comparison, Level, is_spike_valued, same_bits
 from snn_optimizer.verification.stimuli import Stimulus
 
 __all__ = ["Case", "Original", "Run"]
@@ -79,6 +79,14 @@ class Original:
                 if not is_spike_valued(values):
                     self.not_spikes.add(output)
         self.cases.append(Case(name, data, generated, runs))
+
+    def equals(self, copy: Session) -> bool:
+        """Tell whether another model puts out the same bytes on every case; False where it does not run."""
+        try:
+            runs = [run for case in self.cases for run in case.runs]
+            return all(same_bits(run.outputs, copy.run(run.batch.feeds)) for run in runs)
+        except (ExecutionError, KeyError):
+            return False
 
     def cases_for(self, level: Level) -> list[Case]:
         """Return what a claim of this level covers: measured claims hold on the data only."""

@@ -5,33 +5,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 import onnx
 
-from snn_optimizer.errors import DataError, ExecutionError
-from snn_optimizer.execution.axes import batch_axes, output_axes, time_axis
+from snn_optimizer.errors import DataError, ExecutionError, SnnOptimizerError
+from snn_optimizer.execution.axes import batch_axes, time_axis
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model, serialize
 from snn_optimizer.ir.domain import InputDomain
-from snn_optimizer.verification.cases import Case, Original, Run
-from snn_optimizer.verification.compare import Axes, Comparison, Difference, Level, compare_outputs, same_bits
+from snn_optimizer.verification.cases import Original
+from snn_optimizer.verification.compare import Level
+from snn_optimizer.verification.crossings import solve_crossings
 from snn_optimizer.verification.interface import interface_difference
 from snn_optimizer.verification.near_ties import NearTies
-from snn_optimizer.verification.seekers import seek_thresholds
+from snn_optimizer.verification.seekers import QUICK, Effort, seek_thresholds
 from snn_optimizer.verification.stimuli import Ranges, Stimulus, generate
-from snn_optimizer.verification.verdict import CaseResult, Equivalence, Verdict
+from snn_optimizer.verification.ties import solve_sums
+from snn_optimizer.verification.trial import Trial
+from snn_optimizer.verification.verdict import Equivalence, Verdict
 
 __all__ = ["Referee", "verify"]
 
 Array = npt.NDArray[Any]
-
 
 _PRODUCTS = 1 << 31  # weights times steps times samples of one stimulus, about
 _RUNS = 16  # of one stimulus, where the model fixes how many samples a run takes
@@ -99,6 +100,11 @@ class Referee:
         Samples per run at most.
     tolerance : float
         For outputs that are not spikes, relative to the largest value of the output.
+    effort : Effort
+        Of the search for inputs at thresholds.
+    window : ModelProto, bytes or path, optional
+        The original with its neurons raised, to look inside where the original itself hides them. Used only
+        where it equals the original byte for byte on everything that is run.
     """
 
     def __init__(
@@ -114,6 +120,8 @@ class Referee:
         seekers: bool = True,
         batch_size: int = 64,
         tolerance: float = 1e-4,
+        effort: Effort = QUICK,
+        window: ModelSource | None = None,
     ) -> None:
         self._before = before
         self._dataset = dataset
@@ -125,9 +133,17 @@ class Referee:
         self._seeking = seekers
         self._batch_size = batch_size
         self._tolerance = tolerance
+        self._effort = effort
+        self._window = window
+        self._loaded: Original | None = None
         self._original: Original | None = None
         self._failure: str | None = None
         self._known: tuple[tuple[object, ...], Equivalence] | None = None
+
+    @property
+    def original(self) -> Original | None:
+        """The original and what it put out, once something was checked; None where it does not run."""
+        return self._original
 
     def check(self, after: ModelSource, *, exactness: str = "algebraic", look_through: bool = True) -> Equivalence:
         """Compare a candidate with the original.
@@ -162,30 +178,35 @@ class Referee:
         return self._known[1]
 
     def _checked(self, after: ModelSource, level: Level, look_through: bool) -> Equivalence:
-        if self._original is None and self._failure is None:
-            self._open()
-        original = self._original
-        if original is None:
+        if self._loaded is None and self._failure is None:
+            self._load()
+        if self._loaded is None:
             return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
         try:
             session = Session(after)
         except ExecutionError as error:
             return Equivalence(Verdict.DIFFERENT, f"the rewritten model does not load: {error}", level)
-        if difference := interface_difference(original.session, session):
+        if difference := interface_difference(self._loaded.session, session):
             return Equivalence(Verdict.DIFFERENT, difference, level)
-        trial = _Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
+        if self._original is None and self._failure is None:
+            self._open(self._loaded)
+        original = self._original
+        if original is None:
+            return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
+        trial = Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
         trial.judge(original.cases_for(level))
         hidden = original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC)
         if look_through and hidden and trial.results and trial.identical:
             self._look_through(original, after, trial)
         return trial.result()
 
-    def _open(self) -> None:
+    def _load(self) -> None:
         try:
-            original = Original(Session(self._before), self._batch_size)
+            self._loaded = Original(Session(self._before), self._batch_size)
         except ExecutionError as error:
             self._failure = f"the original does not load: {error}"
-            return
+
+    def _open(self, original: Original) -> None:
         try:
             self._fill(original)
         except ExecutionError as error:
@@ -207,13 +228,39 @@ class Referee:
                     batch=self._batch or self._affordable_batch(original.session),
                     seed=self._seed,
                     ranges=self._ranges,
-                    states=_fed_states(observer),
+                    states=self._states(observer),
                 )
             except DataError as error:
                 original.notes.append(str(error))
         for stimulus in original.stimuli if self._stimuli is None else self._stimuli:
             original.add_stimulus(stimulus)
+        if original.observer is None and self._window is not None:
+            self._open_window(original, self._window)
+        else:
+            self._seek(original)
+
+    def _states(self, observer: Observer) -> set[str]:
+        """Return the inputs that are states; the raised original says it where the original hides its neurons."""
+        if observer.taps or self._window is None:
+            return _fed_states(observer)
+        try:
+            return _fed_states(Observer(self._window))
+        except SnnOptimizerError:
+            return set()
+
+    def _open_window(self, original: Original, window: ModelSource) -> None:
+        """Look into the original through a raised copy, as long as it proves to be one."""
+        try:
+            copy, observer = Session(window), Observer(window)
+        except SnnOptimizerError as error:
+            original.notes.append(f"the raised original does not run: {error}")
+            return
+        if not observer.taps or not observer.runs() or not original.equals(copy):
+            return
+        original.observer = observer
         self._seek(original)
+        if not original.equals(copy):
+            original.observer = None
 
     def _affordable_batch(self, session: Session) -> int:
         weights = sum(int(math.prod(tensor.dims)) for tensor in read_model(self._before)[0].graph.initializer)
@@ -228,7 +275,12 @@ class Referee:
     def _seek(self, original: Original) -> None:
         if self._seeking and original.observer is not None:
             base = [stimulus for stimulus in original.stimuli if stimulus.name not in original.skipped]
-            for stimulus in seek_thresholds(original.observer, base, seed=self._seed, limits=self._limits(original)):
+            limits = self._limits(original)
+            found = seek_thresholds(original.observer, base, seed=self._seed, effort=self._effort, limits=limits)
+            if self._effort.solve_each and base:
+                for solve in (solve_sums, solve_crossings):
+                    found += solve(original.observer, base, seed=self._seed, limits=limits)
+            for stimulus in found:
                 original.add_stimulus(stimulus)
 
     def _limits(self, original: Original) -> dict[str, int]:
@@ -239,7 +291,7 @@ class Referee:
         names = [port.name for port in original.session.inputs]
         return self._ranges.active_limits(n for n in names if n not in states or n in self._ranges.named_active)
 
-    def _look_through(self, original: Original, after: ModelSource, trial: _Trial) -> None:
+    def _look_through(self, original: Original, after: ModelSource, trial: Trial) -> None:
         """Use a candidate that equals the original so far to find the inputs hardest to get right."""
         observer = Observer(after)
         if not observer.taps or not observer.runs():
@@ -252,133 +304,8 @@ class Referee:
             original.observer = None
 
 
-@dataclass(slots=True, eq=False)
-class _Trial:
-    """One candidate against the original."""
-
-    original: Original
-    session: Session
-    level: Level
-    near_ties: NearTies
-    tolerance: float
-    results: list[CaseResult] = field(default_factory=list)
-    failure: str | None = None
-    first: Difference | None = None
-    first_case: str | None = None
-    counterexample: Mapping[str, Array] | None = None
-
-    @property
-    def identical(self) -> bool:
-        """Whether all bytes were equal so far."""
-        return self.failure is None and all(result.comparison.identical for result in self.results)
-
-    def judge(self, cases: Sequence[Case]) -> None:
-        """Run the candidate on some cases."""
-        for case in cases:
-            try:
-                self._judge(case)
-            except ExecutionError as error:
-                self.failure = f"the rewritten model does not run on '{case.name}': {error}"
-                return
-
-    def _judge(self, case: Case) -> None:
-        total, near_ties, start = Comparison(), 0, 0
-        for run in case.runs:
-            after = self.session.run(run.batch.feeds)
-            compared = self._compare(run, after, start)
-            total += compared
-            excused = self._excused(case, run.batch, compared, start)
-            near_ties += len(excused)
-            if self.first is None and len(excused) < len(compared.first_steps):
-                self.first = self._compare(run, after, start, excused).first
-                self.first_case = case.name
-                self.counterexample = _sample(case.data, run.batch, self.first)
-            start += run.batch.samples
-        self.results.append(CaseResult(case.name, case.generated, case.data.samples, near_ties, total))
-
-    def _compare(
-        self, run: Run, after: Mapping[str, Array], start: int, ignored: frozenset[int | None] = frozenset()
-    ) -> Comparison:
-        spikes = tuple(self.original.spike_outputs)
-        unchanged = same_bits(run.outputs, after)
-        if unchanged and run.unchanged is not None and run.unchanged[0] == spikes:
-            return run.unchanged[1]
-        compared = compare_outputs(
-            run.outputs,
-            after,
-            level=self.level,
-            axes=dict(self._axes(run.batch, run.outputs)),
-            scales=self.original.scales,
-            tolerance=self.tolerance,
-            first_sample=start,
-            spike_outputs=spikes,
-            ignored=ignored,
-        )
-        if unchanged:
-            run.unchanged = spikes, compared
-        return compared
-
-    def _axes(self, batch: Dataset, outputs: Mapping[str, Array]) -> Iterator[tuple[str, Axes]]:
-        for port in self.original.session.outputs:
-            yield port.name, output_axes(port, outputs[port.name].shape, batch.steps, batch.samples)
-
-    def _excused(self, case: Case, batch: Dataset, compared: Comparison, start: int) -> frozenset[int | None]:
-        if self.level is Level.BITWISE or not case.generated or not compared.first_steps or self.first is not None:
-            return frozenset()
-        steps = {None if sample is None else sample - start: step for sample, step in compared.first_steps.items()}
-        excused = self.near_ties.excused(batch, steps)
-        return frozenset(None if sample is None else sample + start for sample in excused)
-
-    def result(self) -> Equivalence:
-        """Return the verdict on everything judged."""
-        silent = self.original.silent()
-        result = Equivalence(
-            verdict=Verdict.EQUIVALENT,
-            reason="",
-            level=self.level,
-            cases=tuple(self.results),
-            first=self.first,
-            first_case=self.first_case,
-            populations=self.original.populations,
-            silent=silent,
-            skipped=tuple(self.original.skipped),
-            counterexample=self.counterexample,
-        )
-        return result.concluded(*self._conclusion(result))
-
-    def _conclusion(self, result: Equivalence) -> tuple[Verdict, str]:
-        if self.failure is not None:
-            return Verdict.DIFFERENT, self.failure
-        if self.first is not None:
-            return Verdict.DIFFERENT, f"{self.first_case}: {self.first}"
-        if result.values_compared == 0:
-            return Verdict.INCONCLUSIVE, self._nothing_compared()
-        if self.original.spike_outputs and result.spikes_seen == 0:
-            names = ", ".join(f"'{name}'" for name in self.original.spike_outputs)
-            return Verdict.INCONCLUSIVE, f"no spike on {names} in {result.samples} samples; give data or --input-range"
-        if not self.original.spike_outputs and result.populations and len(result.silent) == len(result.populations):
-            return Verdict.INCONCLUSIVE, f"no population fired in {result.samples} samples; give data or --input-range"
-        if result.near_ties == result.samples:
-            return Verdict.INCONCLUSIVE, f"all {result.samples} samples meet a threshold within rounding"
-        return Verdict.EQUIVALENT, ""
-
-    def _nothing_compared(self) -> str:
-        if self.level is Level.PROFILED:
-            return "a claim about measured data needs data to check it on"
-        if self.original.skipped:
-            return f"the original does not run on any stimulus: {', '.join(self.original.skipped)}"
-        return "nothing was compared" + "".join(f": {note}" for note in self.original.notes)
-
-
 def _fed_states(observer: Observer) -> set[str]:
     """Names of values that are read as the states of cells, graph inputs among them."""
     return {
         source.value for tap in observer.taps if not tap.in_loop for source in tap.states if isinstance(source, Exposed)
     }
-
-
-def _sample(data: Dataset, batch: Dataset, first: Difference | None) -> Mapping[str, Array]:
-    """Return the feeds of the sample that differs; the whole run where samples cannot be told apart."""
-    if first is None or first.sample is None or (data.fixed_batch or 1) > 1:
-        return batch.feeds
-    return data.take([first.sample]).feeds

@@ -63,15 +63,27 @@ class NearTies:
         if self._original is None:
             return set()
         before = [seen for seen in self._original.observe(batch.feeds) if seen.spiking]
+        distances = [_in_roundings(seen) for seen in before]
         after = self._observed(batch, before)
         excused: set[int | None] = set()
         for sample, step in first_steps.items():
             chosen = slice(None) if sample is None else slice(sample, sample + 1)
-            if _is_near_tie([_cut(seen, chosen, step) for seen in before]) and (
-                after is None or _is_explained(before, after, chosen, step)
+            if _is_near_tie(distances, chosen, step) and (
+                after is None or _is_explained(before, after, distances, chosen, step)
             ):
                 excused.add(sample)
         return excused
+
+    def close(self, batch: Dataset, first_steps: Mapping[int | None, int | None]) -> set[int | None]:
+        """Return the samples in which a potential of the original came near its threshold before they differed.
+
+        For differences seen by another referee, in whose arithmetic no population can be watched.
+        """
+        if self._original is None:
+            return set()
+        distances = [_in_roundings(seen) for seen in self._original.observe(batch.feeds) if seen.spiking]
+        chosen = {sample: slice(None) if sample is None else slice(sample, sample + 1) for sample in first_steps}
+        return {sample for sample, step in first_steps.items() if _is_near_tie(distances, chosen[sample], step)}
 
     def _observed(self, batch: Dataset, before: Sequence[Observation]) -> list[Observation] | None:
         """Return the populations of the candidate in the order of the original's; None unless all are there."""
@@ -92,21 +104,25 @@ class NearTies:
         return after if shapes_agree else None
 
 
-def _cut(seen: Observation, samples: slice, step: int | None) -> Array:
-    """Distance to the threshold up to a step, in units of what rounding explains."""
+def _in_roundings(seen: Observation) -> Array:
+    """Distance to the threshold in units of what rounding explains."""
     assert seen.distance is not None
     assert seen.threshold is not None
+    return np.asarray(seen.distance / (ROUNDING * np.maximum(1, np.abs(seen.threshold))))
+
+
+def _is_near_tie(distances: Sequence[Array], samples: slice, step: int | None) -> bool:
+    """Tell whether some potential came within rounding distance of its threshold, up to a step."""
     end = None if step is None else step + 1
-    unit = ROUNDING * np.maximum(1, np.abs(seen.threshold))
-    return np.asarray((seen.distance / unit)[:end, samples])
-
-
-def _is_near_tie(distances: Sequence[Array]) -> bool:
-    return any(bool((each <= 1).any()) for each in distances)
+    return any(bool((each[:end, samples] <= 1).any()) for each in distances)
 
 
 def _is_explained(
-    before: Sequence[Observation], after: Sequence[Observation], samples: slice, step: int | None
+    before: Sequence[Observation],
+    after: Sequence[Observation],
+    distances: Sequence[Array],
+    samples: slice,
+    step: int | None,
 ) -> bool:
     """Look at the first spikes that changed inside: the earliest step, there the first population."""
     end = None if step is None else step + 1
@@ -119,7 +135,7 @@ def _is_explained(
     first = steps[position]
     mask = changed[position][first]
     old, new = (_at(side[position], samples, first) for side in (before, after))
-    if (_cut(before[position], samples, None)[first][mask] > 1).any():
+    if (distances[position][first, samples][mask] > 1).any():
         return False
     potentials = old[0][mask], new[0][mask]
     thresholds = old[1][mask], new[1][mask]

@@ -28,27 +28,62 @@ from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.profile import bounded_batch
 from snn_optimizer.execution.source import ModelSource
 from snn_optimizer.ir.activity_limit import thinned
+from snn_optimizer.verification.sample_space import SampleSpace, closest_subset, joined
 from snn_optimizer.verification.stimuli import Stimulus
 
-__all__ = ["seek_thresholds"]
+__all__ = ["QUICK", "THOROUGH", "Effort", "seek_thresholds"]
 
 Array = npt.NDArray[Any]
 Integers = npt.NDArray[np.int64]
 
-_LEAST, _MOST = 16, 192  # samples kept, shared by the populations; fewer for larger models
-_KEPT_WORK = 1 << 20  # potentials of the samples kept, between these bounds
-_ALL_WORK = 1 << 24  # potentials after which a search of two rounds or more ends
+_LEAST = 16  # samples kept at least, shared by the populations
 _RANKS = 4  # samples kept for the sake of one neuron
 _SOLVED = 20  # elements whose flips are combined; 2^10 sums on either side
 _TARGETS = 6  # neurons solved for per population and round
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How long to search.
+
+    Attributes
+    ----------
+    rounds : int
+        At most; large models get fewer.
+    solves : int
+        Samples per round whose single flips are measured and combined.
+    most : int
+        Samples kept at most, shared by the populations.
+    kept_work : int
+        Potentials of the samples kept, where that is fewer samples (and at least 16).
+    all_work : int
+        Potentials computed, after which a search of two rounds or more ends.
+    both_sides : bool
+        Whether the closest approach from below and that from above count on their own, beside the closest of all.
+    solve_each : bool
+        Whether to solve for the neurons one by one as well, see :mod:`~snn_optimizer.verification.ties`.
+    """
+
+    rounds: int
+    solves: int
+    most: int
+    kept_work: int
+    all_work: int
+    both_sides: bool
+    solve_each: bool
+
+
+QUICK = Effort(rounds=12, solves=1, most=192, kept_work=1 << 20, all_work=1 << 24, both_sides=False, solve_each=False)
+THOROUGH = Effort(rounds=96, solves=4, most=384, kept_work=1 << 24, all_work=1 << 26, both_sides=True, solve_each=True)
 
 
 def seek_thresholds(
     model: ModelSource | Observer,
     base: Sequence[Stimulus],
     *,
-    rounds: int = 12,
+    rounds: int | None = None,
     seed: int = 0,
+    effort: Effort = QUICK,
     limits: Mapping[str, int] | None = None,
 ) -> tuple[Stimulus, ...]:
     """Search for samples whose potentials come closest to the thresholds.
@@ -59,9 +94,10 @@ def seek_thresholds(
     base : sequence of Stimulus
         Where the search starts, all of one shape. Each element of the result stays
         between the smallest and the largest value it has there.
-    rounds : int
-        At most; large models get fewer.
+    rounds : int, optional
+        At most, instead of those of the effort.
     seed : int
+    effort : Effort
     limits : mapping from input name to int, optional
         How many entries of an input may be non-zero at one step of one sample.
 
@@ -79,18 +115,22 @@ def seek_thresholds(
     spiking = [tap for tap in observer.taps if tap.variant.spiking]
     if not base or not spiking or not observer.session.inputs:
         return ()
-    search = _Search(observer, base, seed, limits or {})
-    for done in range(rounds):
-        if done >= 2 and search.work > _ALL_WORK:
+    search = _Search(observer, base, seed, limits or {}, effort)
+    for done in range(effort.rounds if rounds is None else rounds):
+        if done >= 2 and search.work > effort.all_work:
             break
         search.evolve()
-        search.solve()
+        for _ in range(effort.solves):
+            search.solve()
     return search.found()
 
 
 @dataclass(slots=True)
 class _Pool:
-    """Samples with the closest approach of every neuron: arrays of shape (samples, neurons) per population."""
+    """Samples with the closest approach of every neuron: arrays of shape (samples, neurons) per population.
+
+    Where both sides count, three columns per neuron: the closest of all, from below, from above.
+    """
 
     feeds: dict[str, Array]
     closest: dict[str, Array] = field(default_factory=dict)
@@ -100,25 +140,22 @@ class _Pool:
 class _Search:
     """The state of one search."""
 
-    def __init__(self, observer: Observer, base: Sequence[Stimulus], seed: int, limits: Mapping[str, int]) -> None:
+    def __init__(
+        self, observer: Observer, base: Sequence[Stimulus], seed: int, limits: Mapping[str, int], effort: Effort
+    ) -> None:
         self.observer = observer
+        self.effort = effort
         self.limits = limits
         self.generator = np.random.default_rng([seed, 0x5EED])
+        self.space = SampleSpace(observer.session.inputs, base)
+        self.axes, self.free = self.space.axes, self.space.free
         first = Dataset.from_arrays(base[0].feeds, observer.session.inputs)
-        self.axes: Mapping[str, int | None] = first.batch_axes
-        self.fixed_batch = first.fixed_batch
-        joined = {name: _joined([stimulus.feeds[name] for stimulus in base], axis) for name, axis in self.axes.items()}
-        self.low = {name: self._extreme(name, np.minimum, array) for name, array in joined.items()}
-        self.high = {name: self._extreme(name, np.maximum, array) for name, array in joined.items()}
-        self.free = [
-            name for name, axis in self.axes.items() if axis is not None and (self.low[name] != self.high[name]).any()
-        ]
         self.batch = bounded_batch(observer, first, 64)
         self.work = 0
         single = self._scored(dict(first.take([0]).feeds))
         populations = len(single.closest)
         potentials = max(1, sum(table.shape[1] for table in single.closest.values()) * first.steps)
-        kept = min(max(_KEPT_WORK // potentials, _LEAST), _MOST)
+        kept = min(max(effort.kept_work // potentials, _LEAST), effort.most)
         self.share = max(2, kept // max(1, populations))
         self.pool = self._scored(self._thinned(base, 2 * kept))
 
@@ -126,43 +163,38 @@ class _Search:
         """Return the first samples of each stimulus, about as many as wanted in all."""
         each = slice(max(1, samples // len(base)))
         taken = [Dataset(stimulus.feeds, None, self.axes).take(each).feeds for stimulus in base]
-        return {name: _joined([feeds[name] for feeds in taken], axis) for name, axis in self.axes.items()}
-
-    def _extreme(self, name: str, reduce: np.ufunc, array: Array) -> Array:
-        """Smallest or largest value of each element, over time and samples."""
-        axis = self.axes[name]
-        over = [each for each in (axis, time_axis(array.shape, axis)) if each is not None]
-        return np.asarray(reduce.reduce(array, axis=tuple(over), keepdims=True)) if over else array
-
-    def _dataset(self, feeds: Mapping[str, Array]) -> Dataset:
-        """Return samples to run, the last one repeated until the model's own batch is full."""
-        data = Dataset(feeds, None, self.axes, self.fixed_batch)
-        missing = -data.samples % (self.fixed_batch or 1)
-        if not missing:
-            return data
-        return data.take(np.minimum(np.arange(data.samples + missing), data.samples - 1))
+        return {name: joined([feeds[name] for feeds in taken], axis) for name, axis in self.axes.items()}
 
     def _scored(self, feeds: dict[str, Array]) -> _Pool:
         limited = {
             name: thinned(array, self.limits[name], self.generator) if name in self.limits else array
             for name, array in feeds.items()
         }
-        data = self._dataset(limited)
+        data = self.space.dataset(limited)
         pool = _Pool(dict(data.feeds))
         closest: dict[str, list[Array]] = {}
         steps: dict[str, list[Array]] = {}
         for batch in data.batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
                 self.work += seen.potential.size
-                if seen.distance is None or seen.threshold is None:
+                if seen.gap is None or seen.threshold is None:
                     continue
-                relative = seen.distance / np.maximum(1, np.abs(seen.threshold))
-                flat = np.nan_to_num(relative, nan=np.inf).reshape(*relative.shape[:2], -1)
+                flat = self._approaches(seen.gap / np.maximum(1, np.abs(seen.threshold)))
                 closest.setdefault(seen.population, []).append(flat.min(axis=0))
                 steps.setdefault(seen.population, []).append(flat.argmin(axis=0))
         pool.closest = {name: np.concatenate(parts) for name, parts in closest.items()}
         pool.steps = {name: np.concatenate(parts) for name, parts in steps.items()}
         return pool
+
+    def _approaches(self, gaps: Array) -> Array:
+        """Return distances from gaps, a column for each that counts on its own: infinite on the other side."""
+        flat = gaps.reshape(*gaps.shape[:2], -1)
+        distance = np.abs(flat)
+        distance[np.isnan(distance)] = np.inf
+        if not self.effort.both_sides:
+            return np.asarray(distance)
+        sides = [distance, *(np.where(side, distance, np.inf) for side in (flat < 0, flat > 0))]
+        return np.concatenate(sides, axis=2)
 
     def _elites(self, population: str, count: int) -> list[tuple[int, int]]:
         """Return (sample, step) of the closest approaches, samples without repeats."""
@@ -184,7 +216,7 @@ class _Search:
         parents = [elite for population in populations for elite in self._elites(population, self.share)]
         if not parents or not self.free:
             return
-        children = self._taken(self.pool, [sample for sample, _ in parents])
+        children = self.space.taken(self.pool.feeds, [sample for sample, _ in parents])
         flips = self.generator.choice([1, 2, 4, 8], size=len(parents))
         rows = np.repeat(np.arange(len(parents)), flips)
         steps = np.array([step for _, step in parents])[rows]
@@ -202,23 +234,7 @@ class _Search:
             near = np.minimum(steps, array.shape[time] - 1)
             earlier = (self.generator.random(len(samples)) * (near + 1)).astype(np.int64)
             index[time] = np.where(self.generator.random(len(samples)) < 0.5, near, earlier)
-        self._flip(name, array, samples, index)
-
-    def _flip(
-        self, name: str, array: Array, samples: int | Integers, index: Sequence[int] | Sequence[Integers]
-    ) -> None:
-        """Mirror elements of samples between the ends of their ranges."""
-        axis = self.axes[name]
-        assert axis is not None
-        place: list[Any] = list(index)
-        place[axis] = samples
-        low, high = self.low[name], self.high[name]
-        corner = tuple(0 if low.shape[each] == 1 else place[each] for each in range(array.ndim))
-        values = array[tuple(place)]
-        if array.dtype.kind == "b":
-            array[tuple(place)] = ~values
-        else:
-            array[tuple(place)] = np.clip(low[corner] + (high[corner] - values), low[corner], high[corner])
+        self.space.flip(name, array, samples, index)
 
     def solve(self) -> None:
         """Combine single flips at one step of one sample so that potentials land on thresholds."""
@@ -228,17 +244,17 @@ class _Search:
         elites = self._elites(populations[int(self.generator.integers(len(populations)))], self.share)
         sample, step = elites[int(self.generator.integers(len(elites)))]
         places = self._places(step)
-        probes = self._taken(self.pool, [sample] * (len(places) + 1))
+        probes = self.space.taken(self.pool.feeds, [sample] * (len(places) + 1))
         for row, (name, index) in enumerate(places, start=1):
-            self._flip(name, probes[name], row, index)
+            self.space.flip(name, probes[name], row, index)
         plans = list(self._plans(probes, step, len(places)))
         if not plans:
             return
-        proposals = self._taken(self.pool, [sample] * len(plans))
+        proposals = self.space.taken(self.pool.feeds, [sample] * len(plans))
         for row, plan in enumerate(plans):
             for position in np.flatnonzero(plan):
                 name, index = places[position]
-                self._flip(name, proposals[name], row, index)
+                self.space.flip(name, proposals[name], row, index)
         self._admit(self._scored(proposals))
 
     def _places(self, step: int) -> list[tuple[str, list[int]]]:
@@ -265,7 +281,7 @@ class _Search:
         """Yield sets of flips, from the potentials without any and with each single one."""
         potentials: dict[str, list[Array]] = {}
         thresholds: dict[str, Array] = {}
-        for batch in self._dataset(probes).batches(self.batch):
+        for batch in self.space.dataset(probes).batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
                 self.work += seen.potential.size
                 if seen.threshold is None:
@@ -282,23 +298,18 @@ class _Search:
             effects, missing = table[1:] - table[0], thresholds[population] - table[0]
             movable = np.flatnonzero(np.abs(effects).sum(axis=0) >= np.abs(missing))
             for neuron in self.generator.permutation(movable)[:_TARGETS]:
-                yield _subset(effects[:, neuron], float(missing[neuron]))
-
-    def _taken(self, pool: _Pool, samples: Sequence[int]) -> dict[str, Array]:
-        """Copy samples, to be changed."""
-        data = Dataset(pool.feeds, None, self.axes, None).take(samples)
-        return {name: array.copy() for name, array in data.feeds.items()}
+                yield closest_subset(effects[:, neuron], float(missing[neuron]))
 
     def _admit(self, found: _Pool) -> None:
         """Keep, of the pool and the new samples, those closest for some neuron."""
         self.pool = _Pool(
-            {name: _joined([self.pool.feeds[name], found.feeds[name]], axis) for name, axis in self.axes.items()},
+            {name: joined([self.pool.feeds[name], found.feeds[name]], axis) for name, axis in self.axes.items()},
             {name: np.concatenate([self.pool.closest[name], found.closest[name]]) for name in self.pool.closest},
             {name: np.concatenate([self.pool.steps[name], found.steps[name]]) for name in self.pool.steps},
         )
         kept = sorted({sample for name in self.pool.closest for sample, _ in self._elites(name, self.share)})
         self.pool = _Pool(
-            self._taken(self.pool, kept),
+            self.space.taken(self.pool.feeds, kept),
             {name: table[kept] for name, table in self.pool.closest.items()},
             {name: table[kept] for name, table in self.pool.steps.items()},
         )
@@ -309,13 +320,9 @@ class _Search:
         for population in self.pool.closest if self.free else ():
             samples = [sample for sample, _ in self._elites(population, self.share)]
             if samples:
-                feeds = self._dataset(self._taken(self.pool, samples)).feeds
+                feeds = self.space.dataset(self.space.taken(self.pool.feeds, samples)).feeds
                 stimuli.append(Stimulus(f"seek:{population}", feeds))
         return tuple(stimuli)
-
-
-def _joined(arrays: Sequence[Array], axis: int | None) -> Array:
-    return arrays[0] if axis is None else np.concatenate(arrays, axis=axis)
 
 
 def _lowest(table: Array, count: int) -> Integers:
@@ -326,24 +333,3 @@ def _lowest(table: Array, count: int) -> Integers:
         rows.append(left.argmin(axis=0))
         left[rows[-1], columns] = np.inf
     return np.stack(rows)
-
-
-def _subset(effects: npt.NDArray[np.float64], target: float) -> npt.NDArray[np.bool_]:
-    """Return the subset whose sum comes closest to the target, by meeting in the middle."""
-    half = len(effects) // 2
-    left_bits, right_bits = _subsets(half), _subsets(len(effects) - half)
-    left, right = left_bits @ effects[:half], right_bits @ effects[half:]
-    order = np.argsort(right, kind="stable")
-    ranked = right[order]
-    above = np.minimum(np.searchsorted(ranked, target - left), len(ranked) - 1)
-    below = np.maximum(above - 1, 0)
-    gaps = np.stack([np.abs(left + ranked[side] - target) for side in (above, below)])
-    side, row = np.unravel_index(int(gaps.argmin()), gaps.shape)
-    partner = order[(above, below)[int(side)][row]]
-    return np.concatenate([left_bits[row], right_bits[partner]]).astype(np.bool_)
-
-
-def _subsets(count: int) -> npt.NDArray[np.float64]:
-    """Return all subsets of a few elements as rows of zeros and ones."""
-    numbers = np.arange(1 << count)
-    return ((numbers[:, np.newaxis] >> np.arange(count)) & 1).astype(np.float64)

@@ -26,6 +26,7 @@ RATES = (0.05, 0.3, 0.7)
 
 _UNBOUNDED = 4.0  # stands for an infinite end of a range
 _STATE_RANGE = (-1.0, 2.0)  # of a state the caller feeds, in thresholds, unless declared
+_GRID = 8  # multiples within the larger end of a range, about
 _FREE_SIZE = 8  # of a symbolic axis that is neither time nor batch
 
 
@@ -85,7 +86,9 @@ def generate(
 
     All at the low end of the range (``zeros``), all at the high end (``ones``), random
     trains between the two at three rates, one impulse, bursts, patterns held over all
-    steps; real values within the range where one is declared that is not (0, 1). Of an
+    steps; where a range is declared that is not (0, 1), real values within it, and
+    multiples of a power of two (``grid``), which with weights on a grid of their own
+    give sums that meet thresholds exactly. States take such values too. Of an
     input with an activity limit only as many entries of a step stay.
 
     Parameters
@@ -112,12 +115,14 @@ def generate(
     families |= {"impulse": _impulse, "bursts": _bursts, "constant": _constant}
     if any(signal.is_real and not signal.is_state for signal in signals):
         families["uniform"] = _uniform
+    if any(signal.is_real or signal.is_state for signal in signals):
+        families["grid"] = _grid
     stimuli = []
     for index, (name, family) in enumerate(families.items()):
         generator = np.random.default_rng([seed, index])
         feeds = {}
         for signal in signals:
-            fill = _uniform if signal.is_state and family is not _zeros else family
+            fill = _uniform if signal.is_state and family not in (_zeros, _grid) else family
             values = np.broadcast_to(fill(signal, generator), signal.shape)
             limit = domain.named_active.get(signal.name) if signal.is_state else domain.most_active(signal.name)
             if limit is not None:
@@ -248,3 +253,15 @@ def _uniform(signal: _Signal, generator: np.random.Generator) -> Array:
     if signal.dtype.kind != "f":
         return np.asarray(np.minimum(np.floor(signal.low + drawn * (signal.high - signal.low + 1)), signal.high))
     return np.asarray(signal.low + drawn * (signal.high - signal.low))
+
+
+def _grid(signal: _Signal, generator: np.random.Generator) -> Array:
+    """Multiples of a power of two; spikes stay spikes."""
+    if not signal.is_real and not signal.is_state:
+        return signal.levels(generator.random(signal.shape) < 0.5)
+    largest = np.maximum(np.abs(signal.low), np.abs(signal.high))
+    unit = 2.0 ** np.floor(np.log2(np.where(largest > 0, largest, 1) / _GRID))
+    if signal.dtype.kind != "f":
+        unit = np.maximum(unit, 1)
+    drawn = signal.low + generator.random(signal.shape) * (signal.high - signal.low)
+    return np.asarray(np.clip(np.rint(drawn / unit) * unit, signal.low, signal.high))

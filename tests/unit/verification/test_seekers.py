@@ -10,7 +10,7 @@ from snn_optimizer.ir import InputDomain
 from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.ops import NeuronVariant
 from snn_optimizer.verification import generate, seek_thresholds, seekers
-from snn_optimizer.verification.seekers import _subset
+from snn_optimizer.verification.sample_space import closest_subset
 from tests.support import models
 
 
@@ -165,11 +165,11 @@ def test_subset_sums():
     generator = np.random.default_rng(0)
     effects = generator.normal(size=20)
     chosen = generator.random(20) < 0.5
-    found = _subset(effects, float(effects[chosen].sum()))
+    found = closest_subset(effects, float(effects[chosen].sum()))
     assert abs(effects[found].sum() - effects[chosen].sum()) < 1e-9
-    assert abs(effects[_subset(effects, 0.321)].sum() - 0.321) < 1e-4
-    assert not _subset(np.ones(3), -5.0).any()
-    assert _subset(np.ones(3), 50.0).all()
+    assert abs(effects[closest_subset(effects, 0.321)].sum() - 0.321) < 1e-4
+    assert not closest_subset(np.ones(3), -5.0).any()
+    assert closest_subset(np.ones(3), 50.0).all()
 
 
 def test_limits_on_active_entries_are_kept():

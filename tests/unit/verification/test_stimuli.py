@@ -73,13 +73,24 @@ def test_sizes(ports, shapes):
 
 def test_a_declared_range_is_kept_and_its_inside_used():
     kinds = made(port("T", "batch", 40), ranges={"x": (-2.0, 0.5)})
-    assert list(kinds) == [*KINDS, "uniform"]
+    assert list(kinds) == [*KINDS, "uniform", "grid"]
     assert (kinds["zeros"]["x"] == -2).all()
     assert (kinds["ones"]["x"] == 0.5).all()
     uniform = kinds["uniform"]["x"]
     assert -2 <= uniform.min() < -1.9
     assert 0.4 < uniform.max() <= 0.5
     assert len(np.unique(uniform)) > 1000
+
+
+def test_the_grid_is_of_multiples_of_a_power_of_two():
+    feeds = made(port("batch", 40), port("batch", 20, name="v"), states=["v"], ranges={"x": (-2.0, 0.75)})["grid"]
+    assert (feeds["x"] * 4 % 1 == 0).all()
+    assert -2 <= feeds["x"].min() < feeds["x"].max() <= 0.75
+    assert (feeds["v"] * 4 % 1 == 0).all()
+    assert len(np.unique(feeds["v"])) > 5
+    whole = made(port("batch", 400, dtype=np.int32), ranges={"x": (0, 100)})["grid"]["x"]
+    assert (whole % 8 == 0).mean() > 0.9
+    assert len(np.unique(whole)) > 5
 
 
 def test_ranges_per_feature():
@@ -116,7 +127,7 @@ def test_integers_within_a_range():
 def test_states_take_real_values():
     ports = (port("batch", 30), port("batch", 20, name="v"))
     feeds = made(*ports, states=["v"])
-    assert list(feeds) == KINDS
+    assert list(feeds) == [*KINDS, "grid"]
     assert not feeds["zeros"]["v"].any()
     values = feeds["random:0.3"]["v"]
     assert len(np.unique(values)) > 100
