@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import numpy as np
@@ -14,10 +14,15 @@ from snn_optimizer.cli.options import (
     input_max_active_option,
     input_range_option,
     json_option,
+    limit_option,
     model_argument,
     quiet_option,
+    refuse_given,
     seed_option,
 )
+
+if TYPE_CHECKING:
+    from snn_optimizer.ir import InputDomain
 
 __all__ = ["profile", "verify"]
 
@@ -37,6 +42,8 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
     help="Time steps where T is symbolic.",
 )
 @click.option("--counterexample", type=click.Path(path_type=Path), help="Write a differing input here (.npz).")
+@click.option("--exhaustive", is_flag=True, help="Try every input of the declared domain instead; small models only.")
+@limit_option
 @input_range_option
 @input_max_active_option
 @seed_option
@@ -49,17 +56,30 @@ def verify(
     data: Path | None,
     steps: int,
     counterexample: Path | None,
+    limit: int | None,
     input_ranges: tuple[str, ...],
     input_max_active: tuple[str, ...],
     seed: int,
     *,
+    exhaustive: bool,
     as_json: bool,
     quiet: bool,
 ) -> int:
-    """Run BEFORE and AFTER in onnxruntime on generated spike trains (and DATA) and compare their outputs."""
+    """Run BEFORE and AFTER in onnxruntime on generated spike trains (and DATA) and compare their outputs.
+
+    With --exhaustive every input of the declared domain is tried: spikes are 0 or 1, so of n inputs over T steps
+    there are 2^(n T). The verdict is then exact, and no difference is excused.
+    """
     from snn_optimizer.execution import Session, load_dataset  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.verification import verify as verify_models  # noqa: PLC0415
 
+    if exhaustive:
+        refuse_given("--exhaustive tries every input", "data", "seed")
+        return _verify_exhaustively(
+            before, after, exactness, steps, limit, domain_of(input_ranges, input_max_active), counterexample,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+    refuse_given("it belongs to --exhaustive", "limit")
     session = Session(before)
     dataset = None if data is None else load_dataset(data, session.inputs)
     domain = domain_of(input_ranges, input_max_active)
@@ -78,6 +98,41 @@ def verify(
             f"{found.near_ties} near ties"
         )
     return EXIT[str(found.verdict)]
+
+
+def _verify_exhaustively(
+    before: Path,
+    after: Path,
+    exactness: str,
+    steps: int,
+    limit: int | None,
+    domain: InputDomain,
+    counterexample: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from snn_optimizer.exact.equivalence import verify_exhaustively  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.exact.space import DEFAULT_LIMIT  # noqa: PLC0415
+
+    with progress_bar(quiet=quiet or as_json) as report:
+        found = verify_exhaustively(
+            before, after, exactness=exactness, steps=steps, domain=domain, limit=limit or DEFAULT_LIMIT,
+            progress=lambda done, total: report("inputs", done, total),
+        )  # fmt: skip
+    outcome = found.equivalence
+    if counterexample is not None and outcome.counterexample is not None:
+        outcome.save_counterexample(counterexample)
+        talk(f"wrote a counterexample to {counterexample}", quiet=quiet)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo(str(found))
+        click.echo(
+            f"{outcome.spikes_compared:,} spikes compared, {outcome.spikes_differing:,} differ; "
+            f"{outcome.values_compared:,} values, largest difference {outcome.max_abs_difference:g}"
+        )
+    return EXIT[str(outcome.verdict)]
 
 
 @click.command(short_help="Measure what every neuron does on data.")
