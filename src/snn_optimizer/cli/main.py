@@ -23,6 +23,7 @@ _COMMANDS = {
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
+    "query": "snn_optimizer.cli.querying",
     "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.measuring",
 }

@@ -24,7 +24,7 @@ from snn_optimizer.execution.ort import Port
 from snn_optimizer.ir.activity_limit import frame_axes
 from snn_optimizer.ir.domain import InputDomain
 
-__all__ = ["DEFAULT_LIMIT", "Entries", "InputSpace", "NotEnumerable", "sample_entries"]
+__all__ = ["DEFAULT_LIMIT", "Entries", "InputSpace", "NotEnumerable", "describe_entries", "sample_entries"]
 
 Array = npt.NDArray[Any]
 Indices = npt.NDArray[np.int64]
@@ -169,6 +169,23 @@ def _spread(end: Array, shape: tuple[int, ...], port: Port) -> Array:
         ) from None
 
 
+def describe_entries(entries: Sequence[Entries]) -> str:
+    """Return in words how many entries of which inputs are free, as ``12 = 3 inputs x 4 steps``."""
+    parts = []
+    for one in entries:
+        free = int((one.low != one.high).sum())
+        if not free:
+            continue
+        split = free % one.steps == 0 and one.steps > 1
+        text = f"{free:,} = {free // one.steps:,} inputs x {one.steps} steps" if split else f"{free:,} inputs"
+        if one.limit is not None:
+            text += f", at most {one.limit} active at a step"
+        if one.dtype.kind == "f" and not one.is_spikes:
+            text += f", real values in {one.low.min():g}..{one.high.max():g}"
+        parts.append(f"'{one.name}': {text}" if len(entries) > 1 else text)
+    return "; ".join(parts)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Places:
     """The places of one input and the patterns each can take."""
@@ -254,17 +271,8 @@ class InputSpace:
             number = f"about 2^{power}"
         else:
             number = f"2^{power} = {self.count:,}" if self.count == 1 << power else f"{self.count:,}"
-        parts = []
-        for one in self.entries:
-            free = int((one.low != one.high).sum())
-            if not free:
-                continue
-            most = f", at most {one.limit} active at a step" if one.limit is not None else ""
-            split = free % one.steps == 0 and one.steps > 1
-            text = f"{free // one.steps:,} inputs x {one.steps} steps" if split else f"{free:,} inputs"
-            named = f"'{one.name}': " if len(self.entries) > 1 else ""
-            parts.append(f"{named}{free:,} = {text}{most}" if split else f"{named}{text}{most}")
-        return f"{number} inputs" + (f" ({'; '.join(parts)})" if parts else "")
+        parts = describe_entries(self.entries)
+        return f"{number} inputs" + (f" ({parts})" if parts else "")
 
     def feeds(self, numbers: npt.ArrayLike) -> dict[str, Array]:
         """Return the inputs of these numbers as samples of one run; shared inputs take those of the first."""
