@@ -19,7 +19,7 @@ from scipy import sparse
 
 from snn_optimizer.exact.affine import Affine, Matrix, joined
 
-__all__ = ["NotLinear", "Operand", "apply_rule", "run_reference"]
+__all__ = ["NotLinear", "Operand", "apply_rule", "by_rows_matrix", "run_reference"]
 
 Array = npt.NDArray[Any]
 Operand: TypeAlias = Affine | Array | None
@@ -196,13 +196,9 @@ def _by_rows(node: onnx.NodeProto, operands: Sequence[Operand], setting: Setting
     if node.op_type == "Gemm" and len(given) > 1 and given[1] is not None and given[1].ndim == 2 and len(given[1]) > 1:
         raise NotLinear("'Gemm' with another bias per row")
     each = signal.shape[1:]
-    inside = int(np.prod(each, dtype=np.int64))
-    probes = np.concatenate([np.zeros((1, inside)), np.eye(inside)]).reshape(-1, *each)
-    found = run_reference(node, [probes, *given], setting.opset)[0]
-    flat = np.asarray(found, np.float64).reshape(len(found), -1)
-    matrix = sparse.csr_array((flat[1:] - flat[0]).T)
-    shape = (signal.shape[0], *found.shape[1:])
-    mapped = _repeated(signal, matrix, flat[0], signal.shape[0], shape, setting)
+    matrix, offset, made = by_rows_matrix(node, each, given, setting.opset)
+    shape = (signal.shape[0], *made)
+    mapped = _repeated(signal, matrix, offset, signal.shape[0], shape, setting)
     if node.op_type != "BatchNormalization":
         return mapped
     # the mean is taken off before the scale is applied: what cancels there rounds by its own size
@@ -212,6 +208,17 @@ def _by_rows(node: onnx.NodeProto, operands: Sequence[Operand], setting: Setting
     hidden = np.tile(slope * mean[columns] + bias[columns], signal.shape[0])
     roundings = signal.roundings + 2 * _EXTRA  # what is rounded inside does not show in the matrix
     return Affine(mapped.shape, mapped.constant, mapped.terms, mapped.magnitude + hidden, roundings, None)
+
+
+def by_rows_matrix(
+    node: onnx.NodeProto, each: tuple[int, ...], others: Sequence[Array | None], opset: int
+) -> tuple[Matrix, Array, tuple[int, ...]]:
+    """Return what a node does to one row of its first axis: a matrix, an offset, and the shape of the result."""
+    inside = int(np.prod(each, dtype=np.int64))
+    probes = np.concatenate([np.zeros((1, inside)), np.eye(inside)]).reshape(-1, *each)
+    found = run_reference(node, [probes, *others], opset)[0]
+    flat = np.asarray(found, np.float64).reshape(len(found), -1)
+    return sparse.csr_array((flat[1:] - flat[0]).T), flat[0], found.shape[1:]
 
 
 def _summed(node: onnx.NodeProto, operands: Sequence[Operand], setting: Setting) -> Affine:

@@ -45,7 +45,7 @@ class NotEnumerable(InputError):  # noqa: N818 - an answer first, an error only 
 
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
-        super().__init__(f"cannot try all inputs ({reason}): {message}")
+        super().__init__(f"cannot decide for all inputs ({reason}): {message}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -23,6 +23,7 @@ from snn_optimizer import ops
 from snn_optimizer.exact.affine import Affine, joined, unit_rows
 from snn_optimizer.exact.affine_rules import NotLinear, Operand, apply_rule, run_reference
 from snn_optimizer.exact.neurons import NeuronSteps, Step
+from snn_optimizer.exact.pooling import pooled
 from snn_optimizer.exact.program import SHARED, MixedProgram
 from snn_optimizer.exact.space import Entries
 from snn_optimizer.ops import NeuronVariant
@@ -188,6 +189,8 @@ class _Unrolling:
             return self._scan(node, operands, values)
         if any(attribute.HasField("g") for attribute in node.attribute):
             raise NotLinear(f"'{node.op_type}'")
+        if node.op_type == "MaxPool" and len(node.output) == 1:
+            return [pooled(self.program, node, operands, self.opset)]
         if any(isinstance(value, Affine) for value in operands):
             return apply_rule(node, operands, self.opset, self.steps.unit)
         arrays = [value for value in operands if not isinstance(value, Affine)]

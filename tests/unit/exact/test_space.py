@@ -99,7 +99,7 @@ def test_a_fixed_batch_is_filled_up() -> None:
     ],
 )
 def test_refusals_have_a_name_and_the_count(port, domain, states, reason: str, said: str) -> None:
-    with pytest.raises(NotEnumerable, match=r"cannot try all inputs") as error:
+    with pytest.raises(NotEnumerable, match=r"cannot decide for all inputs") as error:
         InputSpace([port], domain, states=states)
     assert error.value.reason == reason
     assert said in str(error.value)
