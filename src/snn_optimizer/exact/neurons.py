@@ -200,7 +200,16 @@ class NeuronSteps:
             return operands[0].scaled(inverse, self.unit)
         if operation in ("gt", "ge", "eq"):
             return self._compared(operation, operands[0], operands[1], fixed)
+        if operation == "relu":
+            return self._positive_part(operands[0])
+        if operation in ("max", "min"):
+            first, second = (o if operation == "max" else o.scaled(-1.0, self.unit) for o in operands)
+            larger = second.plus(self._positive_part(first.plus(second.scaled(-1.0, self.unit), self.unit)), self.unit)
+            return larger if operation == "max" else larger.scaled(-1.0, self.unit)
         raise NotLinear(f"'{operation}' in the arithmetic of a neuron")
+
+    def _positive_part(self, value: Affine) -> Affine:
+        return self.multiply(self.test(value, "gt", 0.0, {}), value)
 
     def _compared(self, operation: str, left: Affine, right: Affine, fixed: Mapping[int, float]) -> Affine:
         if not right.is_constant:

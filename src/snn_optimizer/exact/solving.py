@@ -163,7 +163,11 @@ class _Search:
         for _ in range(PASSES):
             still: list[int] = []
             for place, step in enumerate(pending):
-                left = max(0.0, self.deadline - time.perf_counter())
+                left = self.deadline - time.perf_counter()
+                if left <= 0:
+                    self.reason = TIME
+                    still.append(step)
+                    continue
                 potential = self.unrolled.potentials[step].gather(np.array([self.neuron]))
                 found = self._decide(potential, time.perf_counter() + left / (len(pending) - place))
                 if isinstance(found, _Outcome):
