@@ -91,8 +91,8 @@ class NeuronSteps:
         NotLinear
             If the neuron does something that has no exact rule.
         """
-        if variant.max_spikes != 1:
-            raise NotLinear("neurons of several spikes per step")
+        if variant.max_spikes == 0 or (variant.written and variant.max_spikes != 1):
+            raise NotLinear("neurons of any number of spikes per step")
         if variant.written:
             return self._written(variant, currents, states, parameters, fixed)
         return self._plain(variant, currents, states, parameters, fixed)
@@ -114,19 +114,52 @@ class NeuronSteps:
             return Step(potential, potential, [potential])
         threshold = parameters["v_threshold"]
         # the same test as in the step before, where the same spikes were assumed
-        due = self.test(received, variant.fire, threshold, {}) if variant.reset_delay else None
+        due = self._counts(variant, received, threshold, {}) if variant.reset_delay else None
         if due is not None and variant.reset == "to-value":
-            received = self._set_to_value(due, received, parameters)
+            received = self._set_to_value(due[0], received, parameters)
         potential = self._charge(variant, received, current, parameters)
         if due is not None and variant.reset == "subtract":
             potential = self._subtract(due, potential, threshold)
-        spikes = self.test(potential, variant.fire, threshold, fixed)
+        counts = self._counts(variant, potential, threshold, fixed)
         after = potential
         if due is None and variant.reset == "to-value":
-            after = self._set_to_value(spikes, potential, parameters)
+            after = self._set_to_value(counts[0], potential, parameters)
         elif due is None and variant.reset == "subtract":
-            after = self._subtract(spikes, potential, threshold)
-        return Step(potential, spikes, [*synaptic, after], variant.fire, threshold)
+            after = self._subtract(counts, potential, threshold)
+        tested = potential if variant.max_spikes == 1 else self._relative(potential, threshold)[1]
+        return Step(tested, self._total(counts), [*synaptic, after], variant.fire, threshold)
+
+    def _counts(
+        self, variant: NeuronVariant, potential: Affine, threshold: Array, fixed: Mapping[int, float]
+    ) -> list[Affine]:
+        """Return whether there is a first, a second, ... spike in this step."""
+        if variant.max_spikes == 1:
+            return [self.test(potential, variant.fire, threshold, fixed)]
+        if (threshold <= 0).any():
+            raise NotLinear("counts of spikes with a threshold that is not positive")
+        ratio = self._relative(potential, threshold)[0]
+        none = {neuron: value for neuron, value in fixed.items() if value == 0}
+        return [
+            self.test(ratio, variant.fire, float(number), fixed if number == 1 else none)
+            for number in range(1, variant.max_spikes + 1)
+        ]
+
+    def _relative(self, potential: Affine, threshold: Array) -> tuple[Affine, Affine]:
+        """Return the potential in thresholds, and as it is with the roundings of that division."""
+        key = (id(potential), "ratio", threshold.tobytes())
+        if key not in self.tests:
+            ratio = potential.scaled(1.0 / threshold, self.unit)
+            self.tests[key] = potential, ratio
+        ratio = self.tests[key][1]
+        grid = potential.grid if ratio.roundings == 0 else None
+        same = Affine(potential.shape, potential.constant, potential.terms, potential.magnitude, ratio.roundings, grid)
+        return ratio, same
+
+    def _total(self, counts: Sequence[Affine]) -> Affine:
+        total = counts[0]
+        for count in counts[1:]:
+            total = total.plus(count, self.unit)
+        return total
 
     def _charge(
         self, variant: NeuronVariant, potential: Affine, current: Affine, parameters: Mapping[str, Array]
@@ -138,8 +171,8 @@ class NeuronSteps:
         leaked = potential if variant.operator == "IF" else potential.scaled(parameters["beta"], unit)
         return leaked.plus(current.scaled(gain, unit), unit)
 
-    def _subtract(self, spikes: Affine, potential: Affine, threshold: Array) -> Affine:
-        return potential.plus(spikes.scaled(-threshold, self.unit), self.unit)
+    def _subtract(self, counts: Sequence[Affine], potential: Affine, threshold: Array) -> Affine:
+        return potential.plus(self._total(counts).scaled(-threshold, self.unit), self.unit)
 
     def _set_to_value(self, spikes: Affine, potential: Affine, parameters: Mapping[str, Array]) -> Affine:
         """Select the reset value where a neuron fired; nothing is rounded."""

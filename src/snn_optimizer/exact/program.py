@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import ctypes
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -40,6 +43,29 @@ class Optimum:
     value: float | None
     point: Array | None
     timed_out: bool
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep what HiGHS prints by itself, whatever its options, off the standard output of the process."""
+    library = ctypes.CDLL(None) if os.name == "posix" else None
+    if library is None:
+        yield
+        return
+    try:
+        kept = os.dup(1)
+    except OSError:  # there is no standard output
+        yield
+        return
+    with open(os.devnull, "wb") as nowhere:  # noqa: PTH123 - a device
+        library.fflush(None)
+        os.dup2(nowhere.fileno(), 1)
+        try:
+            yield
+        finally:
+            library.fflush(None)
+            os.dup2(kept, 1)
+            os.close(kept)
 
 
 class MixedProgram:
@@ -119,13 +145,14 @@ class MixedProgram:
         )
         if excluded:
             constraints.append(self._excluding(excluded, inputs[needed[inputs]], columns))
-        found = optimize.milp(
-            cost,
-            integrality=self.integral[columns].astype(np.int64),
-            bounds=optimize.Bounds(self.low[columns], self.high[columns]),
-            constraints=constraints,
-            options={"time_limit": max(time_limit, 0.01), "mip_rel_gap": gap},
-        )
+        with _quiet():
+            found = optimize.milp(
+                cost,
+                integrality=self.integral[columns].astype(np.int64),
+                bounds=optimize.Bounds(self.low[columns], self.high[columns]),
+                constraints=constraints,
+                options={"time_limit": max(time_limit, 0.01), "mip_rel_gap": gap},
+            )
         return self._read(found, columns, offset)
 
     def _read(self, found: Any, columns: Places, offset: float) -> Optimum:
