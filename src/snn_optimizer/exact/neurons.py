@@ -23,6 +23,7 @@ from snn_optimizer.ops import Expression, NeuronVariant
 __all__ = ["NeuronSteps", "Step"]
 
 SLACK: Final = 1e-7  # relative; the solver treats constraints as met within about as much
+DROPPED: Final = 1e-9  # coefficients up to this size are zero to HiGHS (its option small_matrix_value)
 FINEST: Final = 1e-4  # grids finer than this are not told apart from rounding
 
 
@@ -278,8 +279,13 @@ class NeuronSteps:
             apart = 2.0**grid
             fires = limit + apart if fire == "gt" else limit
             return fires - apart / 4, fires - apart * 3 / 4
-        slack = potential.error(self.unit) + SLACK * (1 + potential.magnitude)
+        slack = potential.error(self.unit) + SLACK * (1 + potential.magnitude) + self.dropped(potential.terms)
         return limit - slack, limit + slack
+
+    def dropped(self, terms: Any) -> Array:
+        """Bound what coefficients that the solver takes for zero can add up to."""
+        largest = max(np.abs(self.program.low).max(initial=1.0), np.abs(self.program.high).max(initial=1.0))
+        return np.asarray(DROPPED * largest * np.diff(terms.indptr))
 
     def _tested(self, potential: Affine, fire: str, limit: Array, fixed: Mapping[int, float]) -> Affine:
         program = self.program
@@ -344,8 +350,9 @@ class NeuronSteps:
         low_diagonal, high_diagonal = sparse.diags_array(low), sparse.diags_array(high)
         program.require(picked - high_diagonal @ spikes, -free, np.zeros(len(rows)), numbers)
         program.require(picked - low_diagonal @ spikes, np.zeros(len(rows)), free, numbers)
-        program.require(picked - terms - low_diagonal @ spikes, -free, base - low, numbers)
-        program.require(picked - terms - high_diagonal @ spikes, base - high, free, numbers)
+        room = self.dropped(terms)
+        program.require(picked - terms - low_diagonal @ spikes, -free, base - low + room, numbers)
+        program.require(picked - terms - high_diagonal @ spikes, base - high - room, free, numbers)
         gains = np.abs(np.maximum(np.abs(binary.constant), np.abs(binary.constant + slope)))
         placed = sparse.csr_array((slope[rows], (rows, numbers)), shape=(other.size, program.size))
         kept = sparse.diags_array(binary.constant) @ widened(other.terms, program.size)

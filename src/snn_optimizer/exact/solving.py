@@ -192,7 +192,7 @@ class _Search:
         simple = float(program.bounds(goal)[1][0])
         if simple < needed:
             return simple
-        margin = SOLVER * (1 + float(potential.magnitude[0]))
+        margin = SOLVER * (1 + float(potential.magnitude[0])) + float(steps.dropped(potential.terms)[0])
         gaps = list(GAPS)
         excluded: list[Array] = []
         largest = -np.inf
