@@ -35,7 +35,7 @@ MODELS = ("digits_mlp", "digits_pruned", "digits_recurrent", "digits_cuba", "dig
 INPUTS, STEPS, UNITS = 4, 4, 64
 SCALE = 4.0  # of the weights of the first layer of a part: few of its inputs are left to drive it
 NETWORKS = 60
-ASKED = 40  # neurons of one row that programs are asked about
+ASKED = 20  # neurons of one row that programs are asked about
 TIME_LIMIT = 5.0
 
 

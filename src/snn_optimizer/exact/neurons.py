@@ -18,6 +18,7 @@ from scipy import sparse
 from snn_optimizer.exact.affine import Affine, Array, grid_of, widened
 from snn_optimizer.exact.affine_rules import NotLinear
 from snn_optimizer.exact.program import MixedProgram
+from snn_optimizer.exact.state_bounds import separated
 from snn_optimizer.ops import Expression, NeuronVariant
 
 __all__ = ["NeuronSteps", "Step"]
@@ -126,9 +127,20 @@ class NeuronSteps:
         if due is None and variant.reset == "to-value":
             after = self._set_to_value(counts[0], potential, parameters)
         elif due is None and variant.reset == "subtract":
-            after = self._subtract(counts, potential, threshold)
+            after = self._separated(
+                variant, potential, counts[0], self._subtract(counts, potential, threshold), threshold
+            )
         tested = potential if variant.max_spikes == 1 else self._relative(potential, threshold)[1]
         return Step(tested, self._total(counts), [*synaptic, after], variant.fire, threshold)
+
+    def _separated(
+        self, variant: NeuronVariant, potential: Affine, spikes: Affine, after: Affine, threshold: Array
+    ) -> Affine:
+        if variant.max_spikes != 1:
+            return after
+        limit = np.broadcast_to(threshold, potential.shape).ravel()
+        room = self.dropped(after.terms)
+        return separated(self.program, potential, spikes, after, self.limits(potential, variant.fire, limit), room)
 
     def _counts(
         self, variant: NeuronVariant, potential: Affine, threshold: Array, fixed: Mapping[int, float]

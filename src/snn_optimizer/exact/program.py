@@ -116,7 +116,13 @@ class MixedProgram:
         return np.asarray(low), np.asarray(high)
 
     def maximize(
-        self, value: Affine, time_limit: float, gap: float, inputs: Places, excluded: Sequence[Array] = ()
+        self,
+        value: Affine,
+        time_limit: float,
+        gap: float,
+        inputs: Places,
+        excluded: Sequence[Array] = (),
+        least: float = -np.inf,
     ) -> Optimum:
         """Return the largest value of one affine function.
 
@@ -130,6 +136,8 @@ class MixedProgram:
             The variables that points to exclude differ in; binary where there are such points.
         excluded : sequence of array
             Points whose inputs, as far as the value depends on them, are not wanted again.
+        least : float
+            Points of smaller value do not count; without any other the bound is minus infinity.
         """
         objective = widened(value.terms, self.size)
         rows, lower, upper, owners = self._stacked()
@@ -143,6 +151,9 @@ class MixedProgram:
         constraints = (
             [optimize.LinearConstraint(rows[kept][:, columns], lower[kept], upper[kept])] if kept.any() else []
         )
+        if np.isfinite(least):
+            row = sparse.csr_array(-cost[np.newaxis, :])
+            constraints.append(optimize.LinearConstraint(row, [least - offset], [np.inf]))
         if excluded:
             constraints.append(self._excluding(excluded, inputs[needed[inputs]], columns))
         with _quiet():

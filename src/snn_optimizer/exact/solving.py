@@ -21,7 +21,9 @@ from snn_optimizer.ir.activity_limit import largest_activity
 __all__ = ["Solver"]
 
 Array = npt.NDArray[Any]
-GAPS: Final = (0.05, 0.0)  # relative; the second where the first leaves it open
+LAX: Final = 0.5  # relative gap at which a point is tried
+STRICT: Final = 0.01  # and where the first one did not replay
+FIGURE: Final = 0.5  # seconds for the bound that is shown
 SOLVER: Final = 1e-6  # relative error of the solver's bounds that is allowed for
 PASSES: Final = 3
 TIME: Final = "the time limit was reached"
@@ -193,34 +195,31 @@ class _Search:
         if simple < needed:
             return simple
         margin = SOLVER * (1 + float(potential.magnitude[0])) + float(steps.dropped(potential.terms)[0])
-        gaps = list(GAPS)
         excluded: list[Array] = []
-        largest = -np.inf
         for _ in range(ROUNDS):
-            found = program.maximize(goal, deadline - time.perf_counter(), gaps[0], self._inputs, excluded)
-            if found.bound < needed - margin:
-                return max(found.bound, largest)
-            if found.point is not None and found.value is not None and found.value >= needed - margin:
-                if (shown := self._shown(found.point)) is not None:
-                    return shown
-                self.reason = "an input reaches the threshold only within rounding"
-                if not self._binary:
-                    return None
-                excluded.append(found.point)
-                largest = max(largest, found.value)
-            elif found.timed_out:
-                break
-            elif len(gaps) > 1:
-                gaps.pop(0)
-            else:
-                self.reason = "its extreme potential is at the threshold within rounding"
+            left = deadline - time.perf_counter()
+            gap = LAX if not excluded else STRICT
+            found = program.maximize(goal, left, gap, self._inputs, excluded, least=needed - margin)
+            if found.bound < needed - margin:  # also where no such point is left
+                return simple if excluded else self._bound(goal, min(left, FIGURE), simple, needed)
+            if found.point is None or found.value is None:
+                self.reason = TIME if found.timed_out else "the solver failed"
                 return None
+            if (shown := self._shown(found.point)) is not None:
+                return shown
+            self.reason = "an input reaches the threshold only within rounding"
+            if not self._binary:
+                return None
+            excluded.append(found.point)
             if time.perf_counter() > deadline:
-                break
-        else:
-            return None
-        self.reason = TIME
+                self.reason = TIME
+                return None
         return None
+
+    def _bound(self, goal: Affine, seconds: float, simple: float, needed: float) -> float:
+        """Return a bound to show: that it is below the threshold is proved already, here it gets a figure."""
+        found = self.unrolled.program.maximize(goal, seconds, STRICT, self._inputs)
+        return min(simple, needed, found.bound)
 
     def _shown(self, point: Array) -> _Outcome | None:
         values = {name: point[numbers] for name, numbers in self.unrolled.inputs.items()}
