@@ -107,6 +107,8 @@ def query(
     if output is not None and answers[0].witness is not None:
         answers[0].save_witness(output)
         talk(f"wrote the witness to {output}", quiet=quiet)
+    elif output is not None:
+        talk(f"there is no witness, {output} was not written", quiet=quiet)
     if as_json:
         print_json(answers[0].to_json() if neuron is not None else {"answers": [one.to_json() for one in answers]})
     else:
