@@ -26,6 +26,7 @@ _COMMANDS = {
     "profile": "snn_optimizer.cli.measuring",
     "reduce": "snn_optimizer.cli.reducing",
     "run-reproducer": "snn_optimizer.cli.reproducing",
+    "query": "snn_optimizer.cli.querying",
     "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.verifying",
 }

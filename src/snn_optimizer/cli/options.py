@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from snn_optimizer.errors import InputError
 
@@ -19,8 +20,10 @@ __all__ = [
     "input_max_active_option",
     "input_range_option",
     "json_option",
+    "limit_option",
     "model_argument",
     "quiet_option",
+    "refuse_given",
     "seed_option",
 ]
 
@@ -67,6 +70,30 @@ def input_max_active_option(function: Command) -> Command:
         metavar="[NAME=]K",
         help="Declared: at most K entries of an input are non-zero at one step of one sample.  [default: all]",
     )(function)
+
+
+def limit_option(function: Command) -> Command:
+    """Add ``--limit``."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="The most inputs to try one by one; more are refused, with their number.  [default: 1048576]",
+    )(function)
+
+
+def refuse_given(reason: str, *parameters: str) -> None:
+    """Refuse options of the running command that would have no effect.
+
+    Raises
+    ------
+    InputError
+        If the caller gave one of them.
+    """
+    context = click.get_current_context()
+    for option in context.command.params:
+        if option.name in parameters and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE:
+            raise InputError(f"{option.opts[-1]} has no effect here: {reason}")
 
 
 def domain_of(texts: Sequence[str], active: Sequence[str] = ()) -> InputDomain:

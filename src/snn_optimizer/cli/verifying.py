@@ -14,13 +14,16 @@ from snn_optimizer.cli.options import (
     input_max_active_option,
     input_range_option,
     json_option,
+    limit_option,
     model_argument,
     quiet_option,
+    refuse_given,
     seed_option,
 )
 from snn_optimizer.errors import InputError, OutputError
 
 if TYPE_CHECKING:
+    from snn_optimizer.ir import InputDomain
     from snn_optimizer.verification import Equivalence, Examination
     from snn_optimizer.verification.behaviour import Behaviour
     from snn_optimizer.verification.referees import Opinion
@@ -57,6 +60,8 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
     show_default=True,
     help="Steps within which two spikes count as near, in measures of spike trains.",
 )
+@click.option("--exhaustive", is_flag=True, help="Try every input of the declared domain instead; small models only.")
+@limit_option
 @click.option("--quick", is_flag=True, help="Search less for inputs at thresholds; ask no further referee.")
 @input_range_option
 @input_max_active_option
@@ -71,11 +76,13 @@ def verify(
     steps: int,
     counterexample: Path | None,
     time_scale: float,
+    limit: int | None,
     input_ranges: tuple[str, ...],
     input_max_active: tuple[str, ...],
     seed: int,
     *,
     no_stimuli: bool,
+    exhaustive: bool,
     quick: bool,
     as_json: bool,
     quiet: bool,
@@ -85,8 +92,18 @@ def verify(
     Both run in onnxruntime with its optimizer off, then with its optimizer on, and in the NumPy reference of
     ONNX. A differing input is made small and written as an .npz file that --data reads.
 
+    With --exhaustive every input of the declared domain is tried: spikes are 0 or 1, so of n inputs over T steps
+    there are 2^(n T). The verdict is then exact, and no difference is excused.
+
     Exit codes: 0 EQUIVALENT, 1 DIFFERENT, 4 INCONCLUSIVE.
     """
+    if exhaustive:
+        refuse_given("--exhaustive tries every input", "data", "seed", "no_stimuli", "quick", "time_scale")
+        return _verify_exhaustively(
+            before, after, exactness, steps, limit, domain_of(input_ranges, input_max_active), counterexample,
+            as_json=as_json, quiet=quiet,
+        )  # fmt: skip
+    refuse_given("it belongs to --exhaustive", "limit")
     if no_stimuli and data is None:
         raise InputError("--no-stimuli leaves nothing to compare on: give --data as well")
     if exactness == "profiled" and data is None:
@@ -113,6 +130,41 @@ def verify(
     else:
         _print(found, before, after, written)
     return EXIT[str(found.equivalence.verdict)]
+
+
+def _verify_exhaustively(
+    before: Path,
+    after: Path,
+    exactness: str,
+    steps: int,
+    limit: int | None,
+    domain: InputDomain,
+    counterexample: Path | None,
+    *,
+    as_json: bool,
+    quiet: bool,
+) -> int:
+    from snn_optimizer.exact.equivalence import verify_exhaustively  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.exact.space import DEFAULT_LIMIT  # noqa: PLC0415
+
+    with progress_bar(quiet=quiet or as_json) as report:
+        found = verify_exhaustively(
+            before, after, exactness=exactness, steps=steps, domain=domain, limit=limit or DEFAULT_LIMIT,
+            progress=lambda done, total: report("inputs", done, total),
+        )  # fmt: skip
+    outcome = found.equivalence
+    if counterexample is not None and outcome.counterexample is not None:
+        outcome.save_counterexample(counterexample)
+        talk(f"wrote a counterexample to {counterexample}", quiet=quiet)
+    if as_json:
+        print_json(found.to_json())
+    else:
+        click.echo(str(found))
+        click.echo(
+            f"{outcome.spikes_compared:,} spikes compared, {outcome.spikes_differing:,} differ; "
+            f"{outcome.values_compared:,} values, largest difference {outcome.max_abs_difference:g}"
+        )
+    return EXIT[str(outcome.verdict)]
 
 
 def _write_counterexample(found: Equivalence, wanted: Path | None, after: Path, *, quiet: bool) -> Path | None:
