@@ -215,7 +215,7 @@ def _examined(
             return
         connection.send(("at", (index, number)))
         drawn = plan(made, settings.seed, index, number)
-        again, twice = number % 4 == 0, number % 4 == 1
+        again, twice = (index + number) % 6 == 0, (index + number) % 6 == 3
         outcome = _one_run(examined, drawn, settings, figures, again=again, twice=twice)
         figures.note(kind, drawn, outcome)
         for failure in outcome.failures:

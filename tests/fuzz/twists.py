@@ -137,8 +137,13 @@ def unread(model: onnx.ModelProto, choices: SeededChoices) -> bool:
     model.graph.initializer.append(numpy_helper.from_array(np.ones(3, np.float32), "unread.constant"))
     model.graph.node.append(helper.make_node("Neg", ["unread.constant"], ["unread.value"], "unread"))
     if choices.pick((True, False)):
-        model.graph.input.append(helper.make_tensor_value_info("unread.input", TensorProto.FLOAT, ["batch", 2]))
+        model.graph.input.append(helper.make_tensor_value_info("unread.input", TensorProto.FLOAT, [_batch(model), 2]))
     return True
+
+
+def _batch(model: onnx.ModelProto) -> str | int:
+    names = {axis.dim_param for value in model.graph.input for axis in value.type.tensor_type.shape.dim}
+    return "batch" if "batch" in names else 1
 
 
 def nameless(model: onnx.ModelProto, choices: SeededChoices) -> bool:
@@ -249,7 +254,48 @@ def inferred_shapes(model: onnx.ModelProto, choices: SeededChoices) -> bool:
     return True
 
 
-HARMFUL: Sequence[Twist] = (odd_values, odd_values)
+def other_floats(model: onnx.ModelProto, choices: SeededChoices) -> bool:
+    """All floats of another width; numbers with no exact double become others."""
+    if any(function.domain for function in model.functions):
+        return False
+    wanted = choices.pick((TensorProto.DOUBLE, TensorProto.DOUBLE, TensorProto.FLOAT16))
+    return _convert(model.graph, wanted)
+
+
+def _convert(graph: onnx.GraphProto, wanted: int) -> bool:
+    dtype = helper.tensor_dtype_to_np_dtype(wanted)
+    changed = False
+    for tensor in graph.initializer:
+        changed |= _recast(tensor, dtype)
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        if value.type.tensor_type.elem_type == TensorProto.FLOAT:
+            value.type.tensor_type.elem_type = wanted
+    for node in graph.node:
+        if node.op_type == "ConstantOfShape" and not node.attribute:
+            zero = numpy_helper.from_array(np.zeros(1, np.float32), "value")
+            node.attribute.append(helper.make_attribute("value", zero))
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                changed |= _convert(attribute.g, wanted)
+            elif attribute.HasField("t"):
+                changed |= _recast(attribute.t, dtype)
+            elif node.op_type == "Cast" and attribute.i == TensorProto.FLOAT:
+                attribute.i = wanted
+    return changed
+
+
+def _recast(tensor: onnx.TensorProto, dtype: np.dtype) -> bool:
+    if tensor.data_type != TensorProto.FLOAT:
+        return False
+    array = numpy_helper.to_array(tensor)
+    if dtype == np.float64:
+        array = np.round(array.astype(np.float64), 6)  # a third is not a third of 24 bits
+    with np.errstate(over="ignore", under="ignore"):
+        tensor.CopyFrom(numpy_helper.from_array(np.asarray(array.astype(dtype)).reshape(array.shape), tensor.name))
+    return True
+
+
+HARMFUL: Sequence[Twist] = (odd_values, odd_values, other_floats)
 HARMLESS: Sequence[Twist] = (
     odd_units, odd_units, ties, expose, expose, alias, constants_as_nodes, default_input, unread, nameless, reorder,
     twice, idle_arithmetic, idle_arithmetic, renamed_axes, inferred_shapes,
@@ -265,7 +311,7 @@ def apply_twists(
     harmless = True
     current = model
     for _ in range(count):
-        harmful = choices.pick((False,) * 4 + (True,))
+        harmful = choices.pick((False,) * 3 + (True,))
         twist = choices.pick(HARMFUL if harmful else HARMLESS)
         trial = onnx.ModelProto()
         trial.CopyFrom(current)

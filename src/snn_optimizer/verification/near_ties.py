@@ -98,7 +98,8 @@ def _cut(seen: Observation, samples: slice, step: int | None) -> Array:
     assert seen.threshold is not None
     end = None if step is None else step + 1
     unit = ROUNDING * np.maximum(1, np.abs(seen.threshold))
-    return np.asarray((seen.distance / unit)[:end, samples])
+    with np.errstate(over="ignore"):  # so far away that it has no number
+        return np.asarray((seen.distance / unit)[:end, samples])
 
 
 def _is_near_tie(distances: Sequence[Array]) -> bool:

@@ -154,8 +154,8 @@ class _Search:
         for batch in data.batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
                 self.work += seen.potential.size
-                if seen.distance is None or seen.threshold is None:
-                    continue
+                if seen.distance is None or seen.threshold is None or seen.potential.shape[1:2] != (batch.samples,):
+                    continue  # no spikes, or which of its axes counts samples is not seen
                 relative = seen.distance / np.maximum(1, np.abs(seen.threshold))
                 flat = np.nan_to_num(relative, nan=np.inf).reshape(*relative.shape[:2], -1)
                 closest.setdefault(seen.population, []).append(flat.min(axis=0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,8 @@ class _Run:
                 )
                 return False
             return False
+        if self._grows(one, node, self._behind):
+            return False
         weights = one.weights * factor.reshape(-1, *[1] * (len(one.shape) - 1))
         total = one.store(self.rewriter, weights, one.bias * factor + shift, self._graph_of(one.node))
         self.rewriter.replace_uses(node.outputs[0], total)
@@ -107,6 +110,8 @@ class _Run:
                 node.name,
             )
             return False
+        if self._grows(one, node, self._before):
+            return False
         plain = one.weights
         weights = plain * factor.reshape(1, -1, *[1] * (plain.ndim - 2))
         kernel = tuple(range(2, plain.ndim))
@@ -121,6 +126,28 @@ class _Run:
             one.node.name,
             f"folded '{node.name}' ({node.op}) into its columns",
         )
+        return True
+
+    def _behind(self, node: Node) -> Node | None:
+        return only_reader(self.index, node.outputs[0])
+
+    def _before(self, node: Node) -> Node | None:
+        made = node.inputs[0].inputs
+        return made[0] if made and only_reader(self.index, node.inputs[0]) is not None else None
+
+    def _grows(self, one: AffineMap, node: Node, neighbour: Callable[[Node], Node | None]) -> bool:
+        """Tell whether folding a node in would store a second weight, larger than what goes.
+
+        A weight other nodes read stays for them. Where the same is folded into all of them the copies are equal
+        in the end, and are one again.
+        """
+        weight = one.node.inputs[one.contraction.weight_slot]
+        others = [use.node for use in self.index.consumers(weight) if use.node is not one.node]
+        gone = sum(array.size for v in node.inputs if (array := array_of(v)) is not None)
+        if not others or one.stored.size <= gone or all(_is_same(neighbour(other), node) for other in others):
+            return False
+        reason = f"'{weight.name}' is read by {len(others)} other nodes: {one.stored.size} numbers would replace {gone}"
+        self.context.missed(Refusal("would-grow", reason), node.name)
         return True
 
     def compose(self, first: AffineMap, by_source: dict[int, list[AffineMap]]) -> bool:
@@ -172,7 +199,8 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
         if any(a is None for a in statistics) or node.attrs.get("training_mode", 0) or len(statistics) != 4:
             return None
         scale, shift, mean, variance = (np.asarray(a, np.float64) for a in statistics)
-        factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
         if factor.size != channels or not np.isfinite(factor).all():
             return None
         return factor, shift - mean * factor
@@ -196,6 +224,15 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
             return None
         factor = 1 / factor
     return factor, np.zeros(channels)
+
+
+def _is_same(other: Node | None, node: Node) -> bool:
+    """Tell whether two nodes do the same to what they read, which may differ."""
+    if other is None or (other.op, other.domain, other.attrs) != (node.op, node.domain, node.attrs):
+        return False
+    pairs = [(array_of(a), array_of(b)) for a, b in zip(other.inputs, node.inputs, strict=False)]
+    same = (a is b is None or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+    return len(other.inputs) == len(node.inputs) and all(same)
 
 
 def _kind(node: Node) -> str:
