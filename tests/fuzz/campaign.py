@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import signal
 import sys
@@ -20,12 +21,12 @@ from tests.fuzz.oracle import Examined, Failure, Outcome, crash
 from tests.fuzz.plans import Plan, check_options, plan
 from tests.fuzz.samples import KINDS, Sample, sample
 
-PATIENCE = 60  # seconds for one run, checks included
+PATIENCE = 60  # seconds of computing for one run, checks included
 SHRINKING = 20.0  # seconds for one finding
 RUNS = 4
 
 
-class HangError(Exception):
+class Hang(BaseException):
     """A run took too long."""
 
 
@@ -158,7 +159,7 @@ def _buried(worker: _Worker, figures: Figures, found: dict[str, Finding | str], 
 
 def work(connection: Connection, settings: Settings, first: int, seconds: float) -> None:
     """Grow and examine every `jobs`-th sample until the time is over."""
-    signal.signal(signal.SIGALRM, _hang)
+    signal.signal(signal.SIGPROF, _hang)
     deadline = time.monotonic() + seconds
     index, known = first, set()
     while time.monotonic() < deadline and (settings.models is None or index < settings.first + settings.models):
@@ -180,10 +181,8 @@ def _saved(finding: Finding, settings: Settings) -> Any:
         return str(settings.folder / f"{finding.name}.json")
     if settings.shrinks:
         end = time.monotonic() + SHRINKING
-        with _limit(int(2 * SHRINKING)) as limit:
-            smaller = shrink(finding, settings.costs, lambda: time.monotonic() > end)
-            limit.cancel()
-            finding = smaller
+        with contextlib.suppress(Hang), _limit(2 * SHRINKING):
+            finding = shrink(finding, settings.costs, lambda: time.monotonic() > end)
     return str(finding.save(settings.folder))
 
 
@@ -231,7 +230,7 @@ def _one_run(
             examined.recorded(drawn)
             figures.seconds["running the original"] += time.perf_counter() - start
             outcome = examined.examine(drawn, settings.costs, again=again, twice=twice)
-    except HangError:
+    except Hang:
         outcome = Outcome([Failure(f"hang: over {PATIENCE} s", drawn.pipeline)])
     spent = time.perf_counter() - start
     optimizing = outcome.report.seconds if outcome.report is not None else 0.0
@@ -241,21 +240,17 @@ def _one_run(
 
 
 @contextmanager
-def _limit(seconds: int) -> Iterator[Any]:
-    class Limit:
-        @staticmethod
-        def cancel() -> None:
-            signal.alarm(0)
-
-    signal.alarm(seconds)
+def _limit(seconds: float) -> Iterator[None]:
+    """Raise `Hang` after so many seconds of computing, however busy the machine is."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
     try:
-        yield Limit
+        yield
     finally:
-        signal.alarm(0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
 
 def _hang(number: int, frame: object) -> None:
-    raise HangError
+    raise Hang
 
 
 __all__ = ["Figures", "Sample", "Settings", "run_campaign"]

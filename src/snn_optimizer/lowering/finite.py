@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+import numpy as np
+
 from snn_optimizer import ops
-from snn_optimizer.ir import Module, Node, Value, array_of, is_constant, is_standard
+from snn_optimizer.ir import GraphIndex, Module, Node, Value, array_of, is_constant, is_standard
 from snn_optimizer.ops import Expression, NeuronVariant
 
 __all__ = ["nan_source"]
@@ -22,9 +24,7 @@ def nan_source(module: Module) -> str | None:
     zero, and operators that are undefined somewhere.
     """
     seen: set[int] = set()
-    for scope in module.scopes():
-        if scope.kind == "function":
-            continue  # ours divide by what a call gives them, foreign ones are inlined before
+    for scope in GraphIndex(module).scopes:  # not those of functions: ours divide by what a call gives them
         for node in scope.graph.nodes:
             for value in node.inputs:
                 if id(value) not in seen and is_constant(value):
@@ -40,7 +40,8 @@ def _is_moderate(value: Value) -> bool:
     array = array_of(value)
     if array is None or array.dtype.kind != "f" or not array.size:
         return True
-    return bool(array.min() > -_LARGEST and array.max() < _LARGEST)  # a NaN fails both
+    with np.errstate(invalid="ignore"):
+        return float(array.min()) > -_LARGEST and float(array.max()) < _LARGEST  # a NaN fails both
 
 
 def _undefined(node: Node) -> str | None:
@@ -48,22 +49,22 @@ def _undefined(node: Node) -> str | None:
         variant = NeuronVariant.parse(node.op, node.attrs)
         given = dict(zip(variant.inputs, node.inputs, strict=False))
         names = _divisors(variant)
-        zero = next((name for name in names if name not in given or not _is_nonzero(given[name])), None)
+        zero = next((name for name in names if name not in given or not _is_far_from_zero(given[name])), None)
         return None if zero is None else f"its {zero}, by which it divides, may be zero"
     if not is_standard(node, node.op):
         return f"what '{node.op}' of '{node.domain}' computes is not known"
-    if node.op == "Div" and not _is_nonzero(node.inputs[1]):
+    if node.op == "Div" and not _is_far_from_zero(node.inputs[1]):
         return "its divisor may be zero"
     if node.op == "BatchNormalization":
         variance = array_of(node.inputs[4]) if is_constant(node.inputs[4]) else None
-        if variance is None or not (variance + float(node.attrs.get("epsilon", 1e-5)) > 0).all():
+        if variance is None or not (variance + float(node.attrs.get("epsilon", 1e-5)) > 1 / _LARGEST).all():
             return "its variance may be zero or negative"
     return f"{node.op} is not defined everywhere" if node.op in _RISKY else None
 
 
-def _is_nonzero(value: Value) -> bool:
+def _is_far_from_zero(value: Value) -> bool:
     array = array_of(value) if is_constant(value) else None
-    return array is not None and bool((array != 0).all())
+    return array is not None and bool((np.abs(array) > 1 / _LARGEST).all())  # quotients do not overflow
 
 
 def _divisors(variant: NeuronVariant) -> list[str]:
