@@ -83,14 +83,21 @@ class Comparison:
         self._perturbed: list[Run] | None = None
         self._axes = {value.name: _sample_axis(value) for value in sample.model.graph.output}
 
-    def difference(self, recorded: Recorded, after: Arrays, claim: str, *, excuse: bool = True) -> str | None:
-        """Say in one phrase what differs more than the claim allows; None if nothing does."""
+    def difference(
+        self, recorded: Recorded, after: Arrays, claim: str, *, excuse: bool = True, signed: bool = True
+    ) -> str | None:
+        """Say in one phrase what differs more than the claim allows; None if nothing does.
+
+        excuse: near ties. signed: whether -0.0 differs from 0.0 where bits are compared.
+        """
         for name, old in recorded.outputs.items():
             new = after.get(name)
             if new is None or (new.dtype, new.shape) != (old.dtype, old.shape):
                 found = "missing" if new is None else f"{new.dtype}{list(new.shape)}"
                 return f"output '{name}' is {found} instead of {old.dtype}{list(old.shape)}"
             wrong = _bits(old, new) if claim == "bitwise" else self._beyond(name, recorded, new)
+            if claim == "bitwise" and not signed:
+                wrong &= ~((old == 0) & (new == 0))
             if wrong.any() and claim != "bitwise" and excuse and not self._decided(name, old):
                 wrong &= ~self._near_ties(name, recorded)
             if wrong.any():

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 
 from snn_optimizer.api import Job, run_job
+from tests.support.unrolling import Habits, Layer, Network, Neuron, step_model
 from tests.unit.passes.cleanup.harness import session
 
 
@@ -24,3 +25,14 @@ def test_a_sum_of_negative_zeros_is_one() -> None:
     (before,), (after,) = (session(each).run(None, x) for each in (model, graph.to_onnx()))
     assert np.signbit(before).tolist() == [[False, True]] * 2
     np.testing.assert_array_equal(np.signbit(after), np.signbit(before))
+
+
+def test_a_readout_whose_inside_is_an_output_is_left_alone() -> None:
+    neuron = Neuron(charge="current", output="membrane", reset="none")
+    model = step_model(Network((Layer(3), Layer(2, neuron=neuron))), Habits(outputs=("stack",)))
+    inside = next(each for each in model.graph.node if each.output[0].startswith("layer2.charge.gap"))
+    model.graph.output.append(onnx.helper.make_tensor_value_info(inside.output[0], onnx.TensorProto.FLOAT, None))
+    _, report = run_job(model, Job(pipeline="recognize-neurons", verify=False))
+    (result,) = report.pass_results
+    assert any("read outside" in remark.message for remark in result.remarks)
+    assert result.changes == 1
