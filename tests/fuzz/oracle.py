@@ -27,6 +27,7 @@ from tests.fuzz.twists import FLOATS
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 EXACT = ("bitwise", "algebraic")
 TIMED = ("reroll", "distribute-time", "loop-to-scan")
+TWINS = 64  # numbers in equal tensors that are too small to be shared
 PER_NEURON = 8  # parameters and initial states
 
 
@@ -259,7 +260,7 @@ def _growth(
     if report.after.neurons > report.before.neurons and not rolled:
         yield Failure(f"more neurons: {plan.pipeline}", f"{report.before.neurons} became {report.after.neurons}")
     old, new = stored_numbers(before.graph), stored_numbers(after.graph)
-    if new > old + PER_NEURON * max(report.before.neurons, report.after.neurons):
+    if new > old + TWINS + PER_NEURON * max(report.before.neurons, report.after.neurons):
         yield Failure(f"more numbers: {plan.pipeline}", f"{old} stored floats became {new}")
 
 

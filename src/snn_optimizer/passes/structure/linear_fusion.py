@@ -23,8 +23,8 @@ def fuse_linear_maps(graph: SNNGraph, context: PassContext, outcome: Outcome) ->
     """Apply every rule once to disjoint places; tell whether anything changed."""
     groups = context.analyses.get(UnitGroups)
     index = GraphIndex(graph.module)
-    run = _Run(graph, context, outcome, index)
     maps = [m for c in groups.contractions if (m := affine_map(c, index)) is not None]
+    run = _Run(graph, context, outcome, index, {id(one.node) for one in maps})
     by_source: dict[int, list[AffineMap]] = {}
     for one in maps:
         by_source.setdefault(id(one.contraction.source), []).append(one)
@@ -41,11 +41,14 @@ def fuse_linear_maps(graph: SNNGraph, context: PassContext, outcome: Outcome) ->
 class _Run:
     """Edits of one round; a node takes part in at most one of them."""
 
-    def __init__(self, graph: SNNGraph, context: PassContext, outcome: Outcome, index: GraphIndex) -> None:
+    def __init__(
+        self, graph: SNNGraph, context: PassContext, outcome: Outcome, index: GraphIndex, linear: set[int]
+    ) -> None:
         self.graph = graph
         self.context = context
         self.outcome = outcome
         self.index = index
+        self.linear = linear
         self.rewriter = Rewriter(graph.module)
         self.shapes = context.analyses.get(StaticShapes).shapes
         self._taken: set[int] = set()
@@ -144,7 +147,11 @@ class _Run:
         weight = one.node.inputs[one.contraction.weight_slot]
         others = [use.node for use in self.index.consumers(weight) if use.node is not one.node]
         gone = sum(array.size for v in node.inputs if (array := array_of(v)) is not None)
-        if not others or one.stored.size <= gone or all(_is_same(neighbour(other), node) for other in others):
+        if (
+            not others
+            or one.stored.size <= gone
+            or all(id(other) in self.linear and _is_same(neighbour(other), node) for other in others)
+        ):
             return False
         reason = f"'{weight.name}' is read by {len(others)} other nodes: {one.stored.size} numbers would replace {gone}"
         self.context.missed(Refusal("would-grow", reason), node.name)
