@@ -29,3 +29,12 @@ def corpus() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no corpus of framework exports at '{folder}'; set SNN_CORPUS")
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded, those of other processes too."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for title, text in getattr(report, "user_properties", []) if report.when == "call" else []:
+                terminalreporter.section(f"{title}: {report.nodeid}")
+                terminalreporter.write_line(str(text))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,12 +24,11 @@ SECONDS = 60
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2])
-def test_a_minute_finds_nothing(seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_minute_finds_nothing(seed: int, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
     settings = Settings(SECONDS, seed, 1, tmp_path / "findings", cheap_gathers(tmp_path), shrinks=False)
     start = time.perf_counter()
     figures, found = run_campaign(settings)
-    with capsys.disabled():
-        print(f"\n{describe(figures, time.perf_counter() - start)}")
+    record_property("figures", describe(figures, time.perf_counter() - start))
     assert not figures.failures, found
     assert sum(figures.models.values()) >= 1
     assert sum(figures.runs.values()) >= 1
