@@ -38,3 +38,12 @@ def broken_passes(tmp_path_factory):
 
     with registered(tmp_path_factory.mktemp("distribution")):
         yield
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the figures that tests recorded, those of other processes too."""
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            for title, text in getattr(report, "user_properties", []) if report.when == "call" else []:
+                terminalreporter.section(f"{title}: {report.nodeid}")
+                terminalreporter.write_line(str(text))

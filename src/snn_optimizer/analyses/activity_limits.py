@@ -67,7 +67,7 @@ def _frame(p: RangePropagation, value: Value) -> int | None:
 
 def _keeps_blocks(p: RangePropagation, node: Node, block: int) -> bool:
     """Tell whether every block of the output is a block of the first input."""
-    if node.domain:
+    if node.domain or not node.inputs:
         return False
     if node.op in IN_ORDER:
         return True

@@ -218,8 +218,8 @@ def batch_norm(p: RangePropagation, node: Node) -> Range | None:
         return None
     shape = (1, -1) + (1,) * (source.rank - 2)
     scale, shift, mean, variance = (np.asarray(a, np.float64).reshape(shape) for a in statistics)
-    factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # of a negative variance nothing is known
+        factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
         ends = [(source.low - mean) * factor, (source.high - mean) * factor]
         low, high = np.minimum(*ends) + shift, np.maximum(*ends) + shift
         size = np.maximum(np.abs(source.low), np.abs(source.high)) + np.abs(mean)

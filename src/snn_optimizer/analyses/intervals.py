@@ -89,7 +89,8 @@ def unit_roundoff(dtype: Any) -> float:
 def widen(low: Array, high: Array, magnitude: npt.ArrayLike, roundoff: float) -> tuple[Array, Array]:
     """Open an interval by the rounding of results of this magnitude; exact zeros stay."""
     margin = np.asarray(magnitude) * (2 * roundoff)
-    return low - margin, high + margin
+    with np.errstate(invalid="ignore"):  # an infinite end of an infinite magnitude is NaN: a range knows what to do
+        return low - margin, high + margin
 
 
 def contract(

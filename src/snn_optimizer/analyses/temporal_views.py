@@ -341,9 +341,10 @@ def _batch_norm(views: TemporalViews, node: Node, rank: int) -> Range | None:
         return None
     shape = (-1,) + (1,) * (rank - 1)
     scale, shift, mean, variance = (np.asarray(a, np.float64).reshape(shape) for a in statistics)
-    factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
     source = views.of(node.inputs[0], rank)
-    offset = views.scaled(Range.constant(shift - mean * factor))
+    with np.errstate(all="ignore"):  # of a negative variance nothing is known
+        factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        offset = views.scaled(Range.constant(shift - mean * factor))
     whole = views.always(node.inputs[0], rank)
     with np.errstate(all="ignore"):
         ends = [source.low * factor, source.high * factor]

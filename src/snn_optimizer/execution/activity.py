@@ -37,8 +37,9 @@ class MeasuredActivity:
     def read_by(self, graph: SNNGraph, nodes: Sequence[Node]) -> list[npt.NDArray[Any] | None]:
         """Return what nodes of the graph read, shape (T, samples, ...); ``None`` where it cannot be measured."""
         names = [node.inputs[0].name for node in nodes]
+        rows = [node.inputs[0].name for node in nodes if node.op == "Conv"]  # channels follow, not samples
         try:
-            found = Signals(graph.to_onnx(), self.dataset, names).record()
+            found = Signals(graph.to_onnx(), self.dataset, names, rows).record()
         except ExecutionError:
             return [None] * len(names)
         return [found.get(name) for name in names]

@@ -23,8 +23,8 @@ def batch_axes(
 
     Decided per input by the first of these that answers: a symbol that names a
     batch; the number of labels; the only symbol that does not name time. Without
-    any, a model input of three or more axes is time-major (axis 1), a smaller one
-    is not (axis 0). An input of fixed shape is shared when another input has a
+    any, a model input of three or more axes is time-major (axis 1) unless that axis names
+    time, a smaller one is not (axis 0). An input of fixed shape is shared when another input has a
     batch symbol and its own leading sizes do not follow the samples.
 
     Parameters
@@ -76,7 +76,7 @@ def _batch_axis(port: Port, array: npt.NDArray[Any] | None, samples: int | None,
         return free[0]
     if len(shape) == 1 and fixed:
         return None
-    return preferred
+    return next((axis for axis in order if axis < len(shape) and not names_time(shape[axis])), preferred)
 
 
 def _may_count_samples(size: Dimension) -> bool:

@@ -139,6 +139,8 @@ class Session:
         """
         names = [port.name for port in self.outputs] if outputs is None else list(outputs)
         _refuse("no such output", (name for name in names if name not in self._output_names))
+        if not names:
+            return {}  # the runtime takes no names for all names
         return dict(zip(names, self.prepare(feeds, names)(), strict=True))
 
     def prepare(self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None) -> Callable[[], Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ class Signals:
     dataset : Dataset
     names : sequence of str
         Values to return.
+    rows : collection of str
+        Those of them whose first axis holds time and samples, whatever its size and that of the second axis.
 
     Raises
     ------
@@ -37,11 +39,14 @@ class Signals:
         If the model does not run.
     """
 
-    def __init__(self, model: onnx.ModelProto, dataset: Dataset, names: Sequence[str]) -> None:
+    def __init__(
+        self, model: onnx.ModelProto, dataset: Dataset, names: Sequence[str], rows: Collection[str] = ()
+    ) -> None:
         exposed, self._places = expose(model, names)
         self._session = Session(exposed)
         self._dataset = dataset
         self._steps = steps_of(Observer(model), dataset)
+        self._rows = frozenset(rows)
         self._major: dict[str, bool] = {}
         self._turned: Mapping[str, Array] | None = None
 
@@ -73,7 +78,7 @@ class Signals:
         samples = batch.samples
         if place.stacked:
             return value if value.ndim > 2 and value.shape[:2] == (steps, samples) else None
-        if value.ndim > 2 and value.shape[:2] == (steps, samples):
+        if name not in self._rows and value.ndim > 2 and value.shape[:2] == (steps, samples):
             return value
         if value.ndim >= 2 and len(value) == steps * samples:
             if self._is_time_major(name, place, value, batch, steps):

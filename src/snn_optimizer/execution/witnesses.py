@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
+from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.observe import Observation, Observer
 from snn_optimizer.execution.source import ModelSource
@@ -55,7 +56,7 @@ def find_witnesses(
     Raises
     ------
     ExecutionError
-        If the model does not run.
+        If the model does not run, or its samples cannot be told apart.
     """
     observer = Observer(model)
     found: dict[str, Mask] = {}
@@ -109,16 +110,18 @@ class _Climb:
         return fired
 
     def _closest(self) -> Dataset:
-        gaps = [self._gaps(self._observed(batch)) for batch in self.dataset.batches(64)]
+        gaps = [self._gaps(self._observed(batch), batch.samples) for batch in self.dataset.batches(64)]
         table = np.concatenate(gaps, axis=0)
         return self.dataset.take(table.argmin(axis=0))
 
     def _observed(self, batch: Dataset) -> Observation:
         return next(iter(self.observer.observe(batch.feeds, self.taps)))
 
-    def _gaps(self, seen: Observation) -> Array:
+    def _gaps(self, seen: Observation, samples: int) -> Array:
         """Return how far each sample kept each unit below its threshold; at most zero where it fired."""
         assert seen.threshold is not None  # it spikes
+        if seen.potential.shape[1:2] != (samples,):
+            raise ExecutionError(f"which axis of the inputs counts samples is not seen in '{seen.population}'")
         shape = (*seen.potential.shape[:2], self.size, -1)
         below = np.broadcast_to(seen.threshold, seen.potential.shape) - seen.potential
         gap = below.reshape(shape).min(axis=(0, 3))
@@ -126,7 +129,7 @@ class _Climb:
         return np.asarray(np.where(fires, -np.inf, gap)[:, self.units])
 
     def _scores(self, samples: Dataset) -> tuple[Array, Mask]:
-        gaps = self._gaps(self._observed(samples))
+        gaps = self._gaps(self._observed(samples), samples.samples)
         self._learn(samples, gaps)
         own = np.arange(len(self.units))
         return gaps[own, own], np.asarray(np.isneginf(gaps).any(axis=0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from snn_optimizer import ops
 from snn_optimizer.ir import Node, Rewriter, array_of
 from snn_optimizer.ops import Expression, NeuronVariant, Program
@@ -21,7 +23,7 @@ def specialize(rewriter: Rewriter, node: Node) -> NeuronVariant | None:
         return None
     slot = variant.inputs.index(_THRESHOLD)
     array = array_of(node.inputs[slot])
-    if array is None or array.size != 1 or not steep(float(array.reshape(()))):
+    if array is None or array.dtype != np.float32 or array.size != 1 or not steep(float(array.reshape(()))):
         return None
     number = Expression.literal(float(array.reshape(())))
     program = Program(tuple((name, _written_in(e, number)) for name, e in variant.program.statements))

@@ -23,6 +23,7 @@ from snn_optimizer.ir import (
     array_of,
     captures_of,
     is_missing,
+    is_standard,
 )
 from snn_optimizer.raising.division import Division, Undistributed, scanned_axes
 from snn_optimizer.raising.sequences import Layout, Sequences, Timed
@@ -43,6 +44,11 @@ def distribute(
         If the loop must stay; nothing that matters was changed.
     """
     return _Distributor(rewriter, step, index, shapes, sequences).run()
+
+
+def _is_copy(node: Node) -> bool:
+    """Tell whether a node gives a value that stays in the loop a second name, as results of loops need it."""
+    return is_standard(node, "Identity")
 
 
 @dataclass
@@ -68,7 +74,8 @@ class _Distributor:
 
     def run(self) -> list[tuple[Node, str]]:
         parts = self.division.parts()
-        if all(part.kind == "loop" for part in parts):
+        loops = [part for part in parts if part.kind == "loop"]
+        if loops and all(part.kind == "loop" or _is_copy(part.nodes[0]) for part in parts):
             raise Undistributed("one-loop", "every node depends on its own past")
         self.division.check(parts)
         self._inputs()

@@ -4,14 +4,15 @@ At step 0 the states are known, and exporters simplify: ``0 + x`` becomes ``x``,
 constant. Then some nodes of the step have no counterpart at step 0. Each is replaced by what
 its readers read there, and that must be what the node computes from *some* initial states:
 
-* ``a + b`` that is ``b`` needs ``a == 0``; ``a - b`` that is ``a`` needs ``b == 0``; ``a * b`` that is
-  ``b`` needs ``a == 1``; ``max(a, b)`` that is ``b`` needs ``a == -inf``;
+* ``a + b`` that is ``b`` needs ``a == -0.0``, which changes no bit of any ``b``; ``a - b`` that is
+  ``a`` needs ``b == 0``; ``a * b`` that is ``b`` needs ``a == 1``; ``max(a, b)`` that is ``b`` needs
+  ``a == -inf``;
 * a node of the same operator needs its operands to agree;
 * a value that is known needs the node to compute it from the initial states.
 
 States that nothing determines start at zero; what they then give is computed in the
-element type of the model and compared exactly. Adding a zero turns ``-0.0`` into ``0.0``, the only
-freedom taken.
+element type of the model and compared exactly. Where such a result is added as ``0.0`` it turns ``-0.0``
+into ``0.0``, the only freedom taken.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from snn_optimizer.raising.uniform import apply, uniform
 
 __all__ = ["FirstStep", "Unexplained"]
 
-_NEUTRAL = {"Add": 0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Max": -np.inf, "Min": np.inf}
+_NEUTRAL = {"Add": -0.0, "Sub": 0.0, "Mul": 1.0, "Div": 1.0, "Max": -np.inf, "Min": np.inf}
 
 
 class Unexplained(Exception):  # noqa: N818 - control flow between this module and its caller

@@ -22,7 +22,7 @@ class InitialValues:
     def __init__(self, rewriter: Rewriter, shapes: Shapes) -> None:
         self._rewriter = rewriter
         self._shapes = shapes
-        self._fills: dict[tuple[Shape, str, float], Value] = {}
+        self._fills: dict[tuple[Shape, str, bytes], Value] = {}
         self._vectors: dict[Shape, Value] = {}
         self._symbols = self._find_symbols()
 
@@ -78,7 +78,7 @@ class InitialValues:
         return found
 
     def _fill(self, shape: Shape, fill: Array) -> Value:
-        key = shape, str(fill.dtype), float(fill)
+        key = shape, str(fill.dtype), fill.tobytes()  # -0.0 is not 0.0 here
         if key not in self._fills:
             if all(isinstance(size, int) for size in shape):
                 value = self._rewriter.constant("start", np.full([int(n) for n in shape if n is not None], fill))

@@ -124,24 +124,31 @@ def _readout(region: Region, index: GraphIndex) -> Value | None:
     for state in region.states:
         maker = state.after.inputs[0] if state.after.inputs else None
         if not tests and maker is not None and maker.op == "Identity" and index.output_of(maker.inputs[0]):
+            _read_outside(region, index, {id(maker.inputs[0])})
             return maker.inputs[0]
     return None
 
 
-def _spikes(region: Region, index: GraphIndex, states: set[int]) -> Value | None:
-    """Return which value of a region is its output: the one that others read, or the last test."""
-    own = {id(state.after) for state in region.states}
+def _read_outside(region: Region, index: GraphIndex, known: set[int]) -> Value | None:
+    """Return the value of a region that others read, None when there is none; states and those known do not count."""
+    own = known | {id(state.after) for state in region.states}
     used: dict[int, Value] = {}
     for node in region.nodes.values():
         for value in node.outputs:
             outside = any(id(use.node) not in region.nodes for use in index.consumers(value))
             if id(value) not in own and (outside or index.output_of(value)):
                 used[id(value)] = value
-    if len(used) > 1:
+    if len(used) > (0 if known else 1):
         names = ", ".join(f"'{value.name}'" for value in used.values())
         raise Untranscribed("inside-read", f"values inside the neuron are read outside: {names}")
-    if used:
-        return next(iter(used.values()))
+    return next(iter(used.values()), None)
+
+
+def _spikes(region: Region, index: GraphIndex, states: set[int]) -> Value | None:
+    """Return which value of a region is its output: the one that others read, or the last test."""
+    if (used := _read_outside(region, index, set())) is not None:
+        return used
+    own = {id(state.after) for state in region.states}
     tests = [node for node in region.nodes.values() if node.op == "Cast" and _turns_test(region, node)]
     needed = [node for node in tests if any(_reads(region, state.after, node) for state in region.states)]
     return needed[-1].outputs[0] if needed and not states.isdisjoint(own) else None

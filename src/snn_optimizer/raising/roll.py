@@ -102,7 +102,11 @@ class _Roller:
         assert operand.lane is not None  # only lanes have a past
         feed = self._register(operand, age - 1) if age > 1 else None
         dtype = self.loop.dtype(operand.lane, operand.output)
-        initial: Value | Array = operand.past[age] if age in operand.past else np.asarray(operand.fill or 0.0, dtype)
+        initial: Value | Array = (
+            operand.past[age]
+            if age in operand.past
+            else np.asarray(0.0 if operand.fill is None else operand.fill, dtype)
+        )
         fill = initial if isinstance(initial, np.ndarray) else uniform(initial)
         known = fill is not None and np.ndim(fill) == 0
         key: Hashable = (

@@ -172,6 +172,8 @@ def score(session: Session, dataset: Dataset, *, batch_size: int = 64, output: s
 
     Raises
     ------
+    DataError
+        If there are not as many decisions as labels.
     ExecutionError
         If the model does not run on the data.
     """
@@ -185,6 +187,11 @@ def score(session: Session, dataset: Dataset, *, batch_size: int = 64, output: s
         runs.append(outputs)
     assert chosen is not None
     answers = np.concatenate(decided)
+    if dataset.labels is not None and len(answers) != len(dataset.labels):
+        raise DataError(
+            f"output '{chosen}' holds decisions on {len(answers)} samples, and there are {len(dataset.labels)} labels: "
+            "which axis counts samples cannot be told; export the model with a symbolic axis 'batch'"
+        )
     right = None if dataset.labels is None else float(np.mean(answers == dataset.labels))
     return Scores(answers, right, tuple(runs), chosen)
 

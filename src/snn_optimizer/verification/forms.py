@@ -78,6 +78,9 @@ def compare_forms(before: ModelSource, first: Form, after: ModelSource, second: 
             expected, found = _run(one, first, trains, steps), _run(other, second, trains, steps)
             for name in expected.keys() & found.keys():
                 left, right = _aligned(expected[name], found[name])
+                if left.shape != right.shape:
+                    shapes = f"{list(right.shape)} instead of {list(left.shape)}"
+                    return FormCheck(problem=f"output '{name}' has shape {shapes}")
                 compared += left.size
                 changed += int((~((left == right) | (np.isnan(left) & np.isnan(right)))).sum())
                 spikes += int(np.count_nonzero(left))
@@ -137,7 +140,10 @@ def _run(session: Session, form: Form, trains: Mapping[str, Array], steps: int) 
 def _aligned(left: list[Array], right: list[Array]) -> tuple[Array, Array]:
     """Return two outputs in one layout: all steps where both have them, else the last one."""
     if len(left) == len(right):
-        return np.stack(left), np.stack(right)
+        first, second = np.stack(left), np.stack(right)
+        if len(left) == 1 and first.ndim > 2 and first.shape != second.shape:
+            first = np.swapaxes(first, 1, 2)  # batch-first; the forms written here count time first
+        return first, second
     whole, steps = (left[0], right) if len(left) == 1 else (right[0], left)
     if whole.ndim == steps[-1].ndim + 1:
         count = len(steps)

@@ -108,7 +108,8 @@ def _in_roundings(seen: Observation) -> Array:
     """Distance to the threshold in units of what rounding explains."""
     assert seen.distance is not None
     assert seen.threshold is not None
-    return np.asarray(seen.distance / (ROUNDING * np.maximum(1, np.abs(seen.threshold))))
+    with np.errstate(over="ignore"):  # so far away that it has no number
+        return np.asarray(seen.distance / (ROUNDING * np.maximum(1, np.abs(seen.threshold))))
 
 
 def _is_near_tie(distances: Sequence[Array], samples: slice, step: int | None) -> bool:

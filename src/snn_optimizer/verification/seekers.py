@@ -177,8 +177,8 @@ class _Search:
         for batch in data.batches(self.batch):
             for seen in self.observer.observe(batch.feeds):
                 self.work += seen.potential.size
-                if seen.gap is None or seen.threshold is None:
-                    continue
+                if seen.gap is None or seen.threshold is None or seen.potential.shape[1:2] != (batch.samples,):
+                    continue  # no spikes, or which of its axes counts samples is not seen
                 flat = self._approaches(seen.gap / np.maximum(1, np.abs(seen.threshold)))
                 closest.setdefault(seen.population, []).append(flat.min(axis=0))
                 steps.setdefault(seen.population, []).append(flat.argmin(axis=0))

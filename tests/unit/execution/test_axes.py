@@ -24,6 +24,8 @@ def port(*shape, name="x") -> Port:
         (("s77", 64), 0),
         ((25, "s0", 64), 1),
         (("T", 1, 64), 1),
+        ((3, "T", 2, 4, 4), 0),  # batch-major with a batch of its own
+        ((3, "T", 64), 0),
         (("steps", "n_units", 64), 1),
         (("s0", 1, 8, 8), 0),
         ((25, 16, 64), 1),

@@ -35,6 +35,7 @@ def test_run_returns_outputs_by_name_in_the_order_asked_for():
     feeds = {"x": np.ones((2, 8), np.float32), "v1": np.zeros((2, 4), np.float32)}
     assert list(session.run(feeds)) == ["spikes", "v1_next"]
     assert list(session.run(feeds, ["v1_next"])) == ["v1_next"]
+    assert session.run(feeds, []) == {}
 
 
 def test_scalars_keep_their_rank():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 import pytest
 
@@ -9,7 +10,8 @@ from snn_optimizer.api import Job, run_job
 from snn_optimizer.errors import UnsupportedModelError
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.lowering.emit import as_step, emit
-from tests.support.unrolling import Habits, Layer, Network, unroll
+from snn_optimizer.verification.forms import Form, compare_forms
+from tests.support.unrolling import Habits, Layer, Network, scan_model, unroll
 
 UNROLLED = [
     "snntorch_leaky_sub_rate_T25__ts",
@@ -75,3 +77,22 @@ def test_what_needs_all_steps_at_once_is_refused_by_name() -> None:
 def test_an_unknown_form_is_refused(models) -> None:
     with pytest.raises(UnsupportedModelError, match="sequence, step, scan"):
         emit(SNNGraph.from_onnx(models / "digits_mlp.onnx"), "parallel")
+
+
+def test_a_batch_first_network_is_compared_with_its_time_first_loop() -> None:
+    model = scan_model(Network((Layer(4), Layer(3))), Habits(time_axis=1))
+    _, report = run_job(model, Job(pipeline="loop-to-scan", emit="scan", verify=False))
+    assert "equal to those" in report.form
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 4), (8,)])
+def test_outputs_of_other_shapes_are_a_problem_by_name(shape) -> None:
+    text = '<ir_version: 10, opset_import: ["" : 18]> g (float[8, 3, 4] x) => (float[SHAPE] y) { y = Reshape(x, to) }'
+    models = []
+    for sizes in ((8, 3, 4), (*shape, 96 // int(np.prod(shape)))):
+        model = onnx.parser.parse_model(text.replace("SHAPE", ", ".join("ABCD"[: len(sizes)])))
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(sizes, np.int64), "to"))
+        models.append(model)
+    form = Form(False, {"x": 0}, steps=8)
+    check = compare_forms(models[0], form, models[1], form)
+    assert "output 'y' has shape" in check.problem

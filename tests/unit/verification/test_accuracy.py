@@ -123,3 +123,11 @@ def test_scores_of_two_models():
 def test_a_readout_decides_by_its_potential():
     model = models.mlp(readout=NeuronVariant("LI"))
     assert accuracy(Session(model), labelled(model)) == 1
+
+
+def test_decisions_and_labels_that_do_not_match_are_refused():
+    model = models.mlp((8, 16, 4), steps=3, batch=2)
+    session = Session(model)
+    fed = {"x": models.spike_trains(3, 2, 8)}
+    with pytest.raises(DataError, match=r"decisions on \d samples, and there are 5 labels"):
+        score(session, Dataset(fed, np.zeros(5, np.int64), {"x": 1}))

@@ -9,7 +9,7 @@ from snn_optimizer.execution import Dataset, Exposed, Observer, Session
 from snn_optimizer.ir import InputDomain
 from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.ops import NeuronVariant
-from snn_optimizer.verification import generate, seek_thresholds, seekers
+from snn_optimizer.verification import Stimulus, generate, seek_thresholds, seekers
 from snn_optimizer.verification.sample_space import closest_subset
 from tests.support import models
 
@@ -180,3 +180,12 @@ def test_limits_on_active_entries_are_kept():
     assert all(largest_activity(stimulus.feeds["x"]) <= 2 for stimulus in found)
     free = seek_thresholds(model, base(model), seed=1)
     assert any(largest_activity(stimulus.feeds["x"]) > 2 for stimulus in free)
+
+
+def test_where_samples_cannot_be_told_nothing_is_searched():
+    model = models.mlp((8, 6, 4), steps=3, batch=2)
+    observer = Observer(model)
+    search = seekers._Search(observer, [Stimulus("x", {"x": models.spike_trains(3, 2, 8)})], 0, {})
+    assert search.pool.closest
+    search.axes, search.fixed_batch = {"x": 0}, None  # wrong: the steps
+    assert not search._scored({"x": models.spike_trains(3, 2, 8)}).closest

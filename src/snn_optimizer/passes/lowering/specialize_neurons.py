@@ -5,7 +5,8 @@ After:  the same neuron with the threshold in its arithmetic, one parameter less
 
 Sound because the same number takes part in the same operations. What is gained is time: a test
 against a known number is one operation of the runtime instead of two or three
-(:mod:`snn_optimizer.ops.written`).
+(:mod:`snn_optimizer.ops.written`). That operation hands on a NaN where the test gives 0, so nothing
+is done where a potential could be one (:mod:`snn_optimizer.lowering.finite`).
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from typing import ClassVar
 
 from snn_optimizer import ops
 from snn_optimizer.ir import Rewriter, SNNGraph
+from snn_optimizer.lowering.finite import nan_source
 from snn_optimizer.lowering.specialize import specialize
-from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext
+from snn_optimizer.passes.base import Exactness, Outcome, Pass, PassContext, Refusal
 
 __all__ = ["SpecializeNeurons"]
 
@@ -36,6 +38,9 @@ class SpecializeNeurons(Pass):
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Look at every neuron call of the main graph and of loops."""
         outcome = Outcome()
+        if (source := nan_source(graph.module)) is not None:
+            context.missed(Refusal("may-be-nan", source), graph.module.graph.name)
+            return outcome
         rewriter = Rewriter(graph.module)
         for scope in list(graph.module.scopes()):
             for node in list(scope.graph.nodes) if scope.kind != "function" else ():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,8 @@ def fuse_linear_maps(graph: SNNGraph, context: PassContext, outcome: Outcome) ->
     """Apply every rule once to disjoint places; tell whether anything changed."""
     groups = context.analyses.get(UnitGroups)
     index = GraphIndex(graph.module)
-    run = _Run(graph, context, outcome, index)
     maps = [m for c in groups.contractions if (m := affine_map(c, index)) is not None]
+    run = _Run(graph, context, outcome, index, {id(one.node) for one in maps})
     by_source: dict[int, list[AffineMap]] = {}
     for one in maps:
         by_source.setdefault(id(one.contraction.source), []).append(one)
@@ -40,11 +41,14 @@ def fuse_linear_maps(graph: SNNGraph, context: PassContext, outcome: Outcome) ->
 class _Run:
     """Edits of one round; a node takes part in at most one of them."""
 
-    def __init__(self, graph: SNNGraph, context: PassContext, outcome: Outcome, index: GraphIndex) -> None:
+    def __init__(
+        self, graph: SNNGraph, context: PassContext, outcome: Outcome, index: GraphIndex, linear: set[int]
+    ) -> None:
         self.graph = graph
         self.context = context
         self.outcome = outcome
         self.index = index
+        self.linear = linear
         self.rewriter = Rewriter(graph.module)
         self.shapes = context.analyses.get(StaticShapes).shapes
         self._taken: set[int] = set()
@@ -72,6 +76,8 @@ class _Run:
                     Refusal("is-output", f"'{node.outputs[0].name}' is an output of the model"), node.name
                 )
                 return False
+            return False
+        if self._grows(one, node, self._behind):
             return False
         if not self.context.admits(f"{_kind(node)}-into-linear", one.node.name):
             return False
@@ -109,6 +115,8 @@ class _Run:
                 node.name,
             )
             return False
+        if self._grows(one, node, self._before):
+            return False
         if not self.context.admits(f"{_kind(node)}-before-linear", one.node.name):
             return False
         plain = one.weights
@@ -125,6 +133,32 @@ class _Run:
             one.node.name,
             f"folded '{node.name}' ({node.op}) into its columns",
         )
+        return True
+
+    def _behind(self, node: Node) -> Node | None:
+        return only_reader(self.index, node.outputs[0])
+
+    def _before(self, node: Node) -> Node | None:
+        made = node.inputs[0].inputs
+        return made[0] if made and only_reader(self.index, node.inputs[0]) is not None else None
+
+    def _grows(self, one: AffineMap, node: Node, neighbour: Callable[[Node], Node | None]) -> bool:
+        """Tell whether folding a node in would store a second weight, larger than what goes.
+
+        A weight other nodes read stays for them. Where the same is folded into all of them the copies are equal
+        in the end, and are one again.
+        """
+        weight = one.node.inputs[one.contraction.weight_slot]
+        others = [use.node for use in self.index.consumers(weight) if use.node is not one.node]
+        gone = sum(array.size for v in node.inputs if (array := array_of(v)) is not None)
+        if (
+            not others
+            or one.stored.size <= gone
+            or all(id(other) in self.linear and _is_same(neighbour(other), node) for other in others)
+        ):
+            return False
+        reason = f"'{weight.name}' is read by {len(others)} other nodes: {one.stored.size} numbers would replace {gone}"
+        self.context.missed(Refusal("would-grow", reason), node.name)
         return True
 
     def compose(self, first: AffineMap, by_source: dict[int, list[AffineMap]]) -> bool:
@@ -178,7 +212,8 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
         if any(a is None for a in statistics) or node.attrs.get("training_mode", 0) or len(statistics) != 4:
             return None
         scale, shift, mean, variance = (np.asarray(a, np.float64) for a in statistics)
-        factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
+        with np.errstate(all="ignore"):  # what is not finite is refused
+            factor = scale / np.sqrt(variance + float(node.attrs.get("epsilon", 1e-5)))
         if factor.size != channels or not np.isfinite(factor).all():
             return None
         return factor, shift - mean * factor
@@ -202,6 +237,15 @@ def _per_channel(node: Node, channels: int, rank: int | None, axis: int) -> tupl
             return None
         factor = 1 / factor
     return factor, np.zeros(channels)
+
+
+def _is_same(other: Node | None, node: Node) -> bool:
+    """Tell whether two nodes do the same to what they read, which may differ."""
+    if other is None or (other.op, other.domain, other.attrs) != (node.op, node.domain, node.attrs):
+        return False
+    pairs = [(array_of(a), array_of(b)) for a, b in zip(other.inputs, node.inputs, strict=False)]
+    same = (a is b is None or (a is not None and b is not None and np.array_equal(a, b)) for a, b in pairs)
+    return len(other.inputs) == len(node.inputs) and all(same)
 
 
 def _kind(node: Node) -> str:

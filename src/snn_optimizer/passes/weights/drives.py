@@ -157,7 +157,8 @@ def closeness(reading: Reading, distances: Array, neurons: int) -> npt.NDArray[n
     if any(size < need for size, need in zip(by_unit.shape, reach, strict=False)):
         return None
     found = by_unit[reading.at] / np.float32(_WIDTH)
-    return np.asarray(1 / (1 + np.square(np.nan_to_num(found, nan=np.inf, posinf=np.inf))), np.float32)
+    with np.errstate(over="ignore"):  # so far away that it does not matter
+        return np.asarray(1 / (1 + np.square(np.nan_to_num(found, nan=np.inf, posinf=np.inf))), np.float32)
 
 
 def _filtered(signals: Array, filters: Filters) -> Array:

@@ -519,3 +519,28 @@ def test_projections_that_meet_in_an_output_of_a_loop_body_stay() -> None:
     ran = run_pass("redundant-connection-removal", model)
     assert ran.refused("is-output")
     assert_same_bits(model, ran.after)
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_shared_weight_is_not_copied_for_one_batch_norm(*, same: bool) -> None:
+    builder = ModelBuilder()
+    builder.input("x", (5, "batch", 6))
+    rows = builder.reshape("x", "rows", (-1, 6))
+    weight = builder.constant("weight", builder.weights(8, 6, scale=3.0))
+    statistics = [
+        builder.constant(f"bn.{role}", np.full(8, value))
+        for role, value in zip("abmv", (1.5, 0.25, 0.5, 4), strict=True)
+    ]
+    other = builder.node("Neg", [rows], "other")
+    results = []
+    for name, source in (("first", rows), ("second", other)):
+        result = builder.node("Gemm", [source, weight], f"{name}.out", name=name, transB=1)
+        if same or name == "first":
+            result = builder.node("BatchNormalization", [result, *statistics], f"{name}.bn", epsilon=0.0)
+        results.append(result)
+    current = builder.reshape(builder.node("Concat", results, "all", axis=1), "current", (5, -1, 16))
+    builder.neuron("lif", NeuronVariant("LIF"), current, outputs=("spikes", "final"))
+    builder.output("spikes", (5, "batch", 16))
+    ran = run_pass("layer-fusion", builder.build())
+    norms = sum(node.op_type == "BatchNormalization" for node in ran.after.graph.node)
+    assert norms == (0 if same else 1)
