@@ -5,12 +5,14 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import click
 
 from snn_optimizer import __version__
-from snn_optimizer.errors import SnnOptimizerError
+from snn_optimizer.cli.failures import complain, failure_code
 
 __all__ = ["cli", "main"]
 
@@ -54,6 +56,8 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of Python to programmers; users get lines of ours
     sys.exit(run(arguments))
 
 
@@ -61,24 +65,22 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; nothing raises but the unforeseen."""
     if not faulthandler.is_enabled() and hasattr(sys.stderr, "fileno"):
         _enable_faulthandler()
+    models: list[Path] = []
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), prog_name="snnopt", standalone_mode=False)
+        words = None if arguments is None else list(arguments)
+        code = cli.main(args=words, prog_name="snnopt", standalone_mode=False, obj=models)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
-    except click.Abort:
-        _complain("interrupted; nothing was written")
+    except (click.Abort, KeyboardInterrupt):
+        complain("interrupted; nothing was written")
         return 130
     except click.ClickException as error:
-        _complain(error.format_message())
+        complain(error.format_message())
         return 2
-    except SnnOptimizerError as error:
-        _complain(str(error))
-        return error.exit_code
     except BrokenPipeError:
         return 0
     except Exception as error:  # noqa: BLE001 - a defect of ours must not end in a traceback
-        _complain(f"internal error, please report it: {type(error).__name__}: {error}")
-        return 3
+        return failure_code(error, models)
     return int(code or 0)
 
 
@@ -87,7 +89,3 @@ def _enable_faulthandler() -> None:
         faulthandler.enable()
     except (OSError, ValueError, AttributeError):  # stderr is not a real file, as under a test runner
         return
-
-
-def _complain(message: str) -> None:
-    click.echo(f"snnopt: {message}", err=True)

@@ -33,6 +33,8 @@ _TYPES: dict[str, Any] = {
     "tensor(string)": np.object_,
 } | {f"tensor({name})": np.dtype(name) for kind in ("int", "uint") for name in (f"{kind}{8 * n}" for n in (1, 2, 4, 8))}
 
+onnxruntime.set_default_logger_severity(_FATAL)  # what belongs to no session, as an allocation that fails
+
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? ?")
 
