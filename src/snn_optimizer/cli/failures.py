@@ -9,9 +9,9 @@ from typing import Final
 
 import click
 
-from snn_optimizer.errors import ExecutionError, PassError, PipelineSpecError, SnnOptimizerError
+from snn_optimizer.errors import ExecutionError, OutputError, PassError, PipelineSpecError, SnnOptimizerError
 
-__all__ = ["complain", "failure_code", "one_line"]
+__all__ = ["complain", "failure_code", "one_line", "written_badly"]
 
 _LONGEST_NAME: Final = 120
 _LONGEST_LINE: Final = 1000
@@ -40,6 +40,8 @@ def failure_code(error: Exception, models: Sequence[Path]) -> int:
     if isinstance(error, PipelineSpecError):  # shows the text and the place in it
         click.echo(f"snnopt: {error}", err=True)
         return error.exit_code
+    if isinstance(error, OSError):
+        return written_badly(error)
     if isinstance(error, MemoryError):
         complain("not enough memory for this model and data")
         return 2
@@ -56,6 +58,15 @@ def failure_code(error: Exception, models: Sequence[Path]) -> int:
         return error.exit_code
     complain(f"internal error, please report it: {type(error).__name__}: {error}")
     return 3
+
+
+def written_badly(error: OSError) -> int:
+    """Say that the output could not be written and return the exit code; whoever closed the pipe knows."""
+    if isinstance(error, BrokenPipeError):
+        return 0
+    where = f"'{error.filename}'" if error.filename else "the output"
+    complain(f"{where}: {error.strerror or error}")
+    return OutputError.exit_code
 
 
 def _fault(model: Path) -> tuple[str, bool] | None:

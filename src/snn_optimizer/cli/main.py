@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from snn_optimizer import __version__
-from snn_optimizer.cli.failures import complain, failure_code
+from snn_optimizer.cli.failures import complain, failure_code, written_badly
 
 __all__ = ["cli", "main"]
 
@@ -30,6 +33,10 @@ _COMMANDS = {
 }
 
 
+class _Stopped(SystemExit):
+    """A signal asked to end: an exception, so that what was begun is cleaned up."""
+
+
 class _Commands(click.Group):
     """Imports a command when it is asked for."""
 
@@ -43,6 +50,13 @@ class _Commands(click.Group):
             return None
         found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name)
         return found
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an interruption gets a line of ours, click would add an empty one."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Stopped(128 + signal.SIGINT) from None
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -58,7 +72,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # of Python to programmers; users get lines of ours
-    sys.exit(run(arguments))
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _stop)
+    code = run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or written_badly(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say when Python ends
+    sys.exit(code)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise _Stopped(128 + number)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
@@ -72,12 +99,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        complain("interrupted; nothing was written")
-        return 130
+        complain("stopped; nothing was written")
+        return 128 + signal.SIGINT
     except click.ClickException as error:
         complain(error.format_message())
         return 2
-    except BrokenPipeError:
+    except _Stopped as stop:
+        if (atomic := sys.modules.get("snn_optimizer.ir.atomic")) is not None:  # it may come before any clean-up began
+            atomic.discard_unfinished()
+        complain("stopped; nothing was written")
+        return int(stop.code or 0)
+    except SystemExit:  # how click ends when nobody reads the output any more
         return 0
     except Exception as error:  # noqa: BLE001 - a defect of ours must not end in a traceback
         return failure_code(error, models)

@@ -58,8 +58,10 @@ def verify(
 ) -> int:
     """Run BEFORE and AFTER in onnxruntime on generated spike trains (and DATA) and compare their outputs."""
     from snn_optimizer.execution import Session, load_dataset  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415
     from snn_optimizer.verification import verify as verify_models  # noqa: PLC0415
 
+    check_targets(counterexample)
     session = Session(before)
     dataset = None if data is None else load_dataset(data, session.inputs)
     domain = domain_of(input_ranges, input_max_active)
@@ -96,7 +98,9 @@ def verify(
 def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: bool, quiet: bool) -> int:
     """Run MODEL on DATA in onnxruntime, batch by batch, and record rates, membrane ranges and margins."""
     from snn_optimizer.execution import Session, load_dataset, profile_model  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415
 
+    check_targets(output)
     dataset = load_dataset(data, Session(model).inputs)
     with progress_bar(quiet=quiet or as_json) as report:
         found = profile_model(

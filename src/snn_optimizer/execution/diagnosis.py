@@ -30,9 +30,7 @@ _PLACES: Final = (
     re.compile(r'In Node, \("(?P<name>[^"]*)", (?P<op>\w+),.*?, Error (?P<reason>.*)', re.DOTALL),
     re.compile(r"Node ?\((?P<name>[^()]*)\) Op \((?P<op>\w+)\) (?P<reason>.*)", re.DOTALL),
     re.compile(r"\(op_type:(?P<op>\w+), node name: (?P<name>[^()]*)\): (?P<reason>.*)", re.DOTALL),
-    re.compile(
-        r"(?P<reason>.*?)\s*==> Context: Bad node spec for node\. Name: (?P<name>.*?) OpType: (?P<op>\w+)", re.DOTALL
-    ),
+    re.compile(r"(?P<reason>.*?)\s*==> Context: Bad node spec .* Name: (?P<name>.*?) OpType: (?P<op>\w+)", re.DOTALL),
 )
 _NOISE: Final = re.compile(r"\[\w+Error\]\s*|Load model from \S+ failed:\s*|==> Context:.*", re.DOTALL)
 
