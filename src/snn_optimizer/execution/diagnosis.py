@@ -63,7 +63,8 @@ def explain(message: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(_NOISE.sub("", text).split())
+    first = text.partition("\n(op_type:")[0]  # what follows from it
+    line = " ".join(_NOISE.sub("", first).split())
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 

@@ -117,8 +117,11 @@ class Session:
         self._silent = onnxruntime.RunOptions()
         self._silent.log_severity_level = _FATAL
         arguments = (self._session.get_inputs(), self._session.get_outputs())
-        ranked = _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
-        self.inputs, self.outputs = (tuple(_port(argument, ranked) for argument in ports) for ports in arguments)
+        try:
+            ranked = _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
+            self.inputs, self.outputs = (tuple(_port(argument, ranked) for argument in ports) for ports in arguments)
+        except UnicodeDecodeError as error:
+            raise ExecutionError(f"a name of the model's interface is not UTF-8 text: {error.object!r:.80}") from error
         self._output_names = frozenset(port.name for port in self.outputs)
 
     def run(self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None) -> dict[str, Array]:
