@@ -223,6 +223,32 @@ def test_commands_that_run_models_name_the_node(edit: Edit, node: str, command: 
     assert node in line
 
 
+@pytest.mark.parametrize(
+    ("location", "expected"),
+    [
+        ("../../etc/passwd", "leaves the model's folder"),
+        ("/dev/zero", "leaves the model's folder"),
+        ("zero", "link out of the model's folder"),
+        ("none.bin", "No such file"),
+        ("short.bin", "has 3 bytes, 48 at offset 0 are needed"),
+    ],
+)
+def test_external_data_that_is_not_there_or_not_the_models(
+    location: str, expected: str, complaint, tmp_path: Path
+) -> None:
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "short.bin").write_bytes(b"123")
+    model = build()
+    weights = tensor(model, "w")
+    weights.CopyFrom(TensorProto(name="w", data_type=1, dims=[4, 3], data_location=TensorProto.EXTERNAL))
+    weights.external_data.add(key="location", value=location)
+    sweep = "sweep {model} --calib {data} -o {out} --jobs 1 --plot none -q --budgets 0.1 -p @O1"
+    for command in (*COMMANDS, *RUNNING, sweep):
+        code, line = complaint(command, model.SerializeToString())
+        assert code == 2
+        assert expected in line, (command, line)
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_text_that_is_not_utf8(command: str, complaint) -> None:
     model = build()

@@ -19,6 +19,7 @@ from google.protobuf.message import Message
 from snn_optimizer.errors import ExecutionError, SnnOptimizerError
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import read_model
+from snn_optimizer.ir import SNNGraph
 
 __all__ = ["Fault", "explain", "find_fault"]
 
@@ -71,16 +72,17 @@ def _one_line(text: str) -> str:
 def find_fault(path: str | os.PathLike[str]) -> Fault | None:
     """Return what is wrong with the model in a file; None when nothing is.
 
-    Asked in turn: is its text UTF-8, what does the checker of ONNX say, does onnxruntime load it,
-    and do its shapes and types fit together.
+    Asked in turn: can it be read here, is its text UTF-8, what does the checker of ONNX say, does
+    onnxruntime load it, and do its shapes and types fit together.
     """
     file = Path(path)
     try:
+        SNNGraph.from_onnx(file)
         model, _ = read_model(file)
         if (place := _broken_text(model)) is not None:
             return Fault(f"{place} is not UTF-8 text", invalid=True)
     except SnnOptimizerError as error:
-        return Fault(str(error), invalid=True)
+        return Fault(str(error).removeprefix(f"'{file}': "), invalid=True)
     if (said := _refusal(lambda: onnx.checker.check_model(file))) is not None:
         return Fault(explain(said), invalid=True)
     try:

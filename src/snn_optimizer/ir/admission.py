@@ -11,7 +11,7 @@ through: nobody can say what they take.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -117,11 +117,13 @@ class _Checker:
         self.types: Types = {}
         self.versions: dict[str, int] = {}
         self.main = True
+        self.seen: dict[tuple[str, tuple[int, ...], int], tuple[int, ...]] = {}
 
     def part(self, graph: Graph, imports: Sequence[Any], where: str, *, main: bool) -> None:
         """Check the main graph or a function."""
         self.main = main
         self.versions = {}
+        self.seen = {}
         for entry in imports:
             domain = "" if entry.domain == "ai.onnx" else entry.domain
             if entry.version < 0 or (entry.version == 0 and not domain):
@@ -134,14 +136,14 @@ class _Checker:
 
     def graph(self, graph: Graph, where: str) -> None:
         for node in graph.nodes:
-            domain = node.domain or ""
-            origin = self.sidecar.origin(node)
-            if origin is not None and origin.attribute:
+            origin = self.sidecar.origin(node) if node.attrs else None
+            if origin is not None and self.main:
                 self.references(node, origin, where)
-            if (called := self.functions.get((domain, node.op))) is not None:
+            called = self.functions.get((node.domain or "", node.op)) if self.functions else None
+            if called is not None:
                 self.call(node, called, where)
-            elif not domain and (signature := self.signature(node)) is not None:
-                self.standard(node, origin, signature, where)
+            elif not node.domain:
+                self.standard(node, origin, where)
             if node.attrs:
                 for name, body in bodies_of(node):
                     self.graph(body, f"{where}'{name}' of {describe(node)}: ")
@@ -154,8 +156,6 @@ class _Checker:
         return ModelLoadError(f"{where}node {describe(node)}: {reason}")
 
     def references(self, node: Node, origin: NodeProto, where: str) -> None:
-        if not self.main:
-            return
         for attribute in origin.attribute:
             if attribute.ref_attr_name:
                 reason = f"attribute '{attribute.name}' refers to one of a function, and is in none"
@@ -169,7 +169,24 @@ class _Checker:
         if len(node.outputs) > made:
             raise self.refuse(where, node, f"takes {len(node.outputs)} outputs of a function of {made}")
 
-    def standard(self, node: Node, origin: NodeProto | None, signature: _Signature, where: str) -> None:
+    def standard(self, node: Node, origin: NodeProto | None, where: str) -> None:
+        """Check a call of a standard operator; of many alike without attributes only the first."""
+        types = tuple(map(self.type_of, node.inputs))
+        alike = (node.op, types, len(node.outputs))
+        made = None if node.attrs else self.seen.get(alike)
+        if made is None:
+            signature = self.signature(node)
+            made = () if signature is None else self.checked(node, origin, signature, types, where)
+            if not node.attrs:
+                self.seen[alike] = made
+        for value, element_type in zip(node.outputs, made, strict=False):
+            if element_type:
+                self.types[id(value)] = element_type
+
+    def checked(
+        self, node: Node, origin: NodeProto | None, signature: _Signature, types: Sequence[int], where: str
+    ) -> tuple[int, ...]:
+        """Check a call, and return the element types it makes, 0 where they are not known."""
         least, most, least_out, most_out = signature.counts
         given, made = len(node.inputs), len(node.outputs)
         if not least <= given <= most:
@@ -188,15 +205,15 @@ class _Checker:
                 if attribute.type != kind and not attribute.ref_attr_name:
                     found, wanted = (AttributeProto.AttributeType.Name(each) for each in (attribute.type, kind))
                     raise self.refuse(where, node, f"attribute '{attribute.name}' is of type {found}, not {wanted}")
-        self.element_types(node, signature, where)
         if node.op in ("Loop", "If") or (node.op == "Scan" and self.versions[""] >= _FIRST_SCAN_OF_TODAY):
             self.bodies(node, where)
+        return self.element_types(node, signature, types, where)
 
-    def element_types(self, node: Node, signature: _Signature, where: str) -> None:
-        """Check the types of inputs that are known, and note those of outputs."""
+    def element_types(self, node: Node, signature: _Signature, types: Sequence[int], where: str) -> tuple[int, ...]:
         bound: dict[str, tuple[int, Value]] = {}
-        for formal, value in self.pairs(signature, node.inputs):
-            found = self.type_of(value)
+        last = len(signature.inputs) - 1
+        for index, (value, found) in enumerate(zip(node.inputs, types, strict=True)):
+            formal = signature.inputs[min(index, last)]
             if found not in _NAMES or not formal.checked:
                 continue
             if found not in formal.allowed:
@@ -207,32 +224,32 @@ class _Checker:
                 raise self.refuse(
                     where, node, f"input '{value.name}' is {_NAMES[found]}, input '{other.name}' is {_NAMES[first]}"
                 )
-        for formal, value in zip(signature.outputs, node.outputs, strict=False):
-            if node.op == "Cast":
-                made = node.attrs["to"]
-            elif formal.symbol in bound:
-                made = bound[formal.symbol][0]
-            elif len(formal.allowed) == 1 and formal.checked:
-                made = next(iter(formal.allowed))
-            else:
-                continue
-            if isinstance(made, int):
-                self.types[id(value)] = made
+        if node.op == "Cast":
+            return (node.attrs["to"] if isinstance(node.attrs["to"], int) else 0,)
+        return tuple(self.made(formal, bound) for formal in signature.outputs[: len(node.outputs)])
 
     @staticmethod
-    def pairs(signature: _Signature, values: Sequence[Value]) -> Iterator[tuple[_Formal, Value]]:
-        last = len(signature.inputs) - 1
-        for index, value in enumerate(values):
-            yield signature.inputs[min(index, last)], value
+    def made(formal: _Formal, bound: Mapping[str, tuple[int, Value]]) -> int:
+        if formal.symbol in bound:
+            return bound[formal.symbol][0]
+        return next(iter(formal.allowed)) if len(formal.allowed) == 1 and formal.checked else 0
 
     def type_of(self, value: Value) -> int:
-        """Return the element type of a value, 0 when it is not known."""
+        """Return the element type of a value, 0 when it is not known, -1 when there is no value."""
+        found = self.types.get(id(value))
+        if found is not None:
+            return found
+        if not value.name:
+            return -1
         held = getattr(value, "_values", None)
         if isinstance(held, LazyTensor):
-            return int(held.meta.data_type)
-        if isinstance(held, SparseTensor):
-            return int(held.values.meta.data_type)
-        return self.types.get(id(value), 0)
+            found = int(held.meta.data_type)
+        elif isinstance(held, SparseTensor):
+            found = int(held.values.meta.data_type)
+        else:
+            return 0
+        self.types[id(value)] = found
+        return found
 
     def bodies(self, node: Node, where: str) -> None:
         """Check that the numbers of what a body takes and makes are those of its node."""
