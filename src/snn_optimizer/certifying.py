@@ -14,6 +14,7 @@ from snn_optimizer.passes.base import Exactness
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.spec import Element, GroupSpec, PassSpec, Pipeline, parse
+from snn_optimizer.premises import widened
 
 __all__ = ["certify"]
 
@@ -33,10 +34,7 @@ def certify(model: ModelSource, result: SNNGraph, job: Job, written: ModelSource
     """
     session = Session(model)
     data = dataset_of(job.calibration, session, "calibration")
-    domain = job.domain
-    for name, array in ({} if data is None else data.feeds).items():  # as the job does: proofs cover the data
-        if array.dtype.kind == "f" and array.size:
-            domain = domain.widened(name, float(array.min()), float(array.max()))
+    domain = widened(job.domain, data, [])  # as the job does: proofs cover the data
 
     def raised() -> ModelSource:
         return proto_of(_raised(model, job, domain))

@@ -17,7 +17,6 @@ from snn_optimizer.execution import Dataset, ModelSource, Profile, Session, load
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.evaluate import node_evaluator
 from snn_optimizer.ir import InputDomain, SNNGraph
-from snn_optimizer.ir.activity_limit import largest_activity
 from snn_optimizer.lowering.emit import emit
 from snn_optimizer.lowering.time_axes import steps_of
 from snn_optimizer.passes import registry
@@ -28,6 +27,7 @@ from snn_optimizer.pipeline.guard import Guard
 from snn_optimizer.pipeline.manager import Instrument, PassManager
 from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.spec import Pipeline, parse
+from snn_optimizer.premises import forbid_more_active, forbid_unknown_inputs, widened
 from snn_optimizer.report import Evidence, OptimizationReport, Size
 from snn_optimizer.verification import Equivalence, score
 from snn_optimizer.verification.forms import Form, compare_forms
@@ -136,10 +136,10 @@ def prepare(model: Model, job: Job) -> Prepared:
     calibration = dataset_of(job.calibration, session, "calibration")
     test = dataset_of(job.test, session, "test")
     _require(weakest, job, calibration, graph)
-    _forbid_unknown_inputs(job.domain, graph)
+    forbid_unknown_inputs(job.domain, graph)
     for data, what in ((calibration, "calibration"), (test, "test")):
-        _forbid_more_active(job.domain, data, what)
-    domain = _widened(job.domain, calibration, report)
+        forbid_more_active(job.domain, data, what)
+    domain = widened(job.domain, calibration, report.warnings)
     report.assumptions = domain.premises()
     if weakest >= Exactness.PROFILED:
         _load_rates(graph, job, original, calibration)
@@ -279,46 +279,6 @@ def _require(weakest: Exactness, job: Job, calibration: Dataset | None, graph: S
         raise InputError(f"{job.pipeline[1:]} uses measured firing rates: give --calib DATA.npz or --profile P.npz")
     if job.pipeline.startswith("@Oz") and not job.budget.is_set:
         raise InputError("Oz is lossy: give a budget, --max-accuracy-drop, --max-decision-change or --max-spike-change")
-
-
-def _widened(domain: InputDomain, calibration: Dataset | None, report: OptimizationReport) -> InputDomain:
-    """Let the domain cover the calibration data: a proof for other inputs would be worth nothing."""
-    if calibration is None:
-        return domain
-    for name, array in calibration.feeds.items():
-        if array.dtype.kind != "f" or not array.size:
-            continue
-        low, high = domain.scalar(name)
-        seen_low, seen_high = float(array.min()), float(array.max())
-        if seen_low < low or seen_high > high:
-            domain = domain.widened(name, seen_low, seen_high)
-            report.warnings.append(
-                f"input '{name}' takes values {seen_low:g}..{seen_high:g} in the calibration data: its declared range "
-                f"{low:g}..{high:g} was widened to cover them"
-            )
-    return domain
-
-
-def _forbid_unknown_inputs(domain: InputDomain, graph: SNNGraph) -> None:
-    """Refuse a declaration of an input that the model has not: nothing would come of it."""
-    names = [value.name for value in graph.module.graph.inputs]
-    for name in (*domain.named, *domain.named_active):
-        if name not in names:
-            raise InputError(
-                f"the model has no input '{name}' to declare a range or activity of; it has {', '.join(names)}"
-            )
-
-
-def _forbid_more_active(domain: InputDomain, data: Dataset | None, what: str) -> None:
-    """Refuse data in which more entries are active than were declared: one of the two must be wrong."""
-    for name, limit in ({} if data is None else domain.active_limits(data.feeds)).items():
-        array = data.feeds[name]  # type: ignore[union-attr]  # no limits without data
-        found = largest_activity(array)
-        if found > limit:
-            raise DataError(
-                f"input-max-active: input '{name}' has {found} non-zero entries at one step of one sample of the "
-                f"{what} data, more than the {limit} declared; declare {name}={found} or leave --input-max-active out"
-            )
 
 
 def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Dataset | None) -> None:

@@ -10,7 +10,7 @@ import click
 from click.core import ParameterSource
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
-from snn_optimizer.cli.options import json_option, quiet_option, seed_option
+from snn_optimizer.cli.options import ModelPath, json_option, quiet_option, seed_option
 from snn_optimizer.errors import InputError, OutputError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _OF_CALIBRATION = ("output", "sizes")
 
 
 @click.command(short_help="Time models side by side, or calibrate this machine.")
-@click.argument("models", nargs=-1, type=click.Path(path_type=Path), metavar="[A [B ...]]")
+@click.argument("models", nargs=-1, type=ModelPath(), metavar="[A [B ...]]")
 @click.option("--batch", "batches", type=click.IntRange(min=1), multiple=True, help="Batch size; may be repeated.")
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Threads of the runtime.")
 @click.option(

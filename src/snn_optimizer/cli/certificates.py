@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snn_optimizer.cli.console import print_json
-from snn_optimizer.cli.options import json_option
+from snn_optimizer.cli.options import json_option, model_argument
 from snn_optimizer.errors import InputError, SnnOptimizerError
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ __all__ = ["check_certificate", "require_original", "write_certificate"]
 
 
 @click.command("check-certificate", short_help="Check what a certificate claims of two models.")
-@click.argument("before", type=click.Path(path_type=Path))
-@click.argument("after", type=click.Path(path_type=Path))
+@model_argument("before")
+@model_argument("after")
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Samples (.npz) it counts on, to count again.")
 @json_option

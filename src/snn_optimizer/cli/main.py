@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import os
+import signal
 import sys
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from snn_optimizer import __version__
-from snn_optimizer.errors import SnnOptimizerError
+from snn_optimizer.cli.failures import complain, failure_code, written_badly
 
 __all__ = ["cli", "main"]
 
@@ -32,6 +37,10 @@ _COMMANDS = {
 }
 
 
+class _Stopped(SystemExit):
+    """A signal asked to end: an exception, so that what was begun is cleaned up."""
+
+
 class _Commands(click.Group):
     """Imports a command when it is asked for."""
 
@@ -46,6 +55,13 @@ class _Commands(click.Group):
         found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return found
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an interruption gets a line of ours, click would add an empty one."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise _Stopped(128 + signal.SIGINT) from None
+
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="snnopt")
@@ -58,31 +74,49 @@ def cli() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its code."""
-    sys.exit(run(arguments))
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")  # of Python to programmers; users get lines of ours
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _stop)
+    code = run(arguments)
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        code = code or written_badly(error)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say when Python ends
+    sys.exit(code)
+
+
+def _stop(number: int, _frame: object) -> NoReturn:
+    raise _Stopped(128 + number)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; nothing raises but the unforeseen."""
     if not faulthandler.is_enabled() and hasattr(sys.stderr, "fileno"):
         _enable_faulthandler()
+    models: list[Path] = []
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), prog_name="snnopt", standalone_mode=False)
+        words = None if arguments is None else list(arguments)
+        code = cli.main(args=words, prog_name="snnopt", standalone_mode=False, obj=models)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
-    except click.Abort:
-        _complain("interrupted; nothing was written")
-        return 130
+    except (click.Abort, KeyboardInterrupt):
+        complain("stopped; nothing was written")
+        return 128 + signal.SIGINT
     except click.ClickException as error:
-        _complain(error.format_message())
+        complain(error.format_message())
         return 2
-    except SnnOptimizerError as error:
-        _complain(str(error))
-        return error.exit_code
-    except BrokenPipeError:
+    except _Stopped as stop:
+        if (atomic := sys.modules.get("snn_optimizer.ir.atomic")) is not None:  # it may come before any clean-up began
+            atomic.discard_unfinished()
+        complain("stopped; nothing was written")
+        return int(stop.code or 0)
+    except SystemExit:  # how click ends when nobody reads the output any more
         return 0
     except Exception as error:  # noqa: BLE001 - a defect of ours must not end in a traceback
-        _complain(f"internal error, please report it: {type(error).__name__}: {error}")
-        return 3
+        return failure_code(error, models)
     return int(code or 0)
 
 
@@ -91,7 +125,3 @@ def _enable_faulthandler() -> None:
         faulthandler.enable()
     except (OSError, ValueError, AttributeError):  # stderr is not a real file, as under a test runner
         return
-
-
-def _complain(message: str) -> None:
-    click.echo(f"snnopt: {message}", err=True)

@@ -30,7 +30,9 @@ __all__ = ["profile"]
 def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: bool, quiet: bool) -> int:
     """Run MODEL on DATA in onnxruntime, batch by batch, and record rates, membrane ranges and margins."""
     from snn_optimizer.execution import Session, load_dataset, profile_model  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415
 
+    check_targets(output)
     dataset = load_dataset(data, Session(model).inputs)
     with progress_bar(quiet=quiet or as_json) as report:
         found = profile_model(

@@ -100,6 +100,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     snnopt optimize net.onnx -o tiny.onnx -Oz --calib train.npz --max-accuracy-drop 0.01
     """  # noqa: D301 - a backspace keeps click from filling the lines
     from snn_optimizer.api import Job  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.ir.atomic import AtomicFiles, check_targets, write_text  # noqa: PLC0415
     from snn_optimizer.pipeline.budget import Budget  # noqa: PLC0415
 
     if output is None and not options["dry_run"]:
@@ -113,6 +114,9 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
         require_original(model, output, dry_run=options["dry_run"])
     if options["verify_each"] and not options["verify"]:
         raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
+    check_targets(
+        None if options["dry_run"] else output, report_path, options["remarks_output"], options["certificate"]
+    )
     limit, rewrite_limit = _limits(options["bisect_limit"])
     budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
@@ -143,11 +147,15 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
         talk(f"snnopt: the result differs from '{model}', nothing was written: {report.evidence.reason}")
         return 1
-    if output is not None and not options["dry_run"]:
-        graph.save(output, external=options["external_data"])
+    with AtomicFiles() as files:  # all of them or none
+        if output is not None and not options["dry_run"]:
+            graph.save(output, external=options["external_data"], files=files)
+        if report_path is not None:
+            write_text(report_path, report.dumps(report_path.suffix), files=files)
+        if (remarks := options["remarks_output"]) is not None:
+            write_text(remarks, "".join(json.dumps(r.to_json()) + "\n" for r in report.remarks), files=files)
     if options["certificate"] is not None and output is not None:
         write_certificate(model, graph, job, output, options["certificate"])
-    _write_texts(report, report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
 
@@ -218,15 +226,6 @@ def _instruments(options: dict[str, Any]) -> list[Any]:
     counted = options["bisect_limit"] is not None or options["remarks_pattern"] is not None
     printed = options["print_after_all"] or options["print_after_change"]
     return [*([Counter()] if counted else []), *([Printer()] if printed else [])]
-
-
-def _write_texts(report: OptimizationReport, report_path: Path | None, remarks_path: Path | None) -> None:
-    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415 - heavy
-
-    if report_path is not None:
-        write_text(report_path, report.dumps(report_path.suffix))
-    if remarks_path is not None:
-        write_text(remarks_path, "".join(json.dumps(r.to_json()) + "\n" for r in report.remarks))
 
 
 def _print(report: OptimizationReport, output: Path | None, options: dict[str, Any]) -> None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from snn_optimizer.passes.base import Frontend
 
 __all__ = [
+    "ModelPath",
     "domain_of",
     "input_max_active_option",
     "input_range_option",
@@ -30,9 +31,23 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
+class ModelPath(click.Path):
+    """The path of a model; remembered, so that a failure can be traced to the model."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the path."""
+        path = super().convert(value, param, ctx)
+        if ctx is not None and isinstance(models := ctx.find_root().obj, list):
+            models.append(path)
+        return path
+
+
 def model_argument(name: str = "model") -> Callable[[Command], Command]:
     """Return the argument for a model file."""
-    return click.argument(name, type=click.Path(path_type=Path), metavar=name.upper())
+    return click.argument(name, type=ModelPath(), metavar=name.upper())
 
 
 def json_option(function: Command) -> Command:

@@ -97,6 +97,9 @@ def verify(
 
     Exit codes: 0 EQUIVALENT, 1 DIFFERENT, 4 INCONCLUSIVE.
     """
+    from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415 - heavy; --help must be quick
+
+    check_targets(counterexample)
     if exhaustive:
         refuse_given("--exhaustive tries every input", "data", "seed", "no_stimuli", "quick", "time_scale")
         return _verify_exhaustively(

@@ -290,10 +290,10 @@ class _Instrumenter:
 
 
 def _variant(node: onnx.NodeProto) -> NeuronVariant:
-    attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
     try:
+        attributes = {item.name: onnx.helper.get_attribute_value(item) for item in node.attribute}
         return NeuronVariant.parse(node.op_type, attributes)
-    except ValueError as error:
+    except ValueError as error:  # also of an attribute that refers to one of a function
         raise UnsupportedModelError(f"node '{node.name or node.output[0]}': {error}") from error
 
 

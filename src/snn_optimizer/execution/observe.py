@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer import ops
-from snn_optimizer.errors import ExecutionError
+from snn_optimizer.errors import ExecutionError, UnsupportedModelError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import Exposed, Source, Tap, instrument
 from snn_optimizer.execution.ort import Session
@@ -155,7 +155,10 @@ def gap_to_threshold(tap: Tap, potential: Array, threshold: Array) -> Array:
 
 
 def _observed(tap: Tap, values: Mapping[str, Array]) -> Observation:
-    potential = _potential(tap, values)
+    try:
+        potential = _potential(tap, values)
+    except ValueError as error:  # the runtime broadcasts what the operator does not
+        raise UnsupportedModelError(f"neuron '{tap.population}': {error}") from error
     spikes = over_time(tap, values[tap.s], values)
     source = tap.parameter("v_threshold")
     if source is None:

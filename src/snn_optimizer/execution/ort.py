@@ -33,6 +33,8 @@ _TYPES: dict[str, Any] = {
     "tensor(string)": np.object_,
 } | {f"tensor({name})": np.dtype(name) for kind in ("int", "uint") for name in (f"{kind}{8 * n}" for n in (1, 2, 4, 8))}
 
+onnxruntime.set_default_logger_severity(_FATAL)  # what belongs to no session, as an allocation that fails
+
 _PREFIX = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE_PLACE = re.compile(r"/\S+\.(?:cc|h):\d+ [^()]*\([^()]*\)(?: const)?(?: \[with [^\]]*\])? ?")
 
@@ -115,8 +117,11 @@ class Session:
         self._silent = onnxruntime.RunOptions()
         self._silent.log_severity_level = _FATAL
         arguments = (self._session.get_inputs(), self._session.get_outputs())
-        ranked = _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
-        self.inputs, self.outputs = (tuple(_port(argument, ranked) for argument in ports) for ports in arguments)
+        try:
+            ranked = _ranked(model) if any(not argument.shape for ports in arguments for argument in ports) else set()
+            self.inputs, self.outputs = (tuple(_port(argument, ranked) for argument in ports) for ports in arguments)
+        except UnicodeDecodeError as error:
+            raise ExecutionError(f"a name of the model's interface is not UTF-8 text: {error.object!r:.80}") from error
         self._output_names = frozenset(port.name for port in self.outputs)
 
     def run(self, feeds: Mapping[str, npt.ArrayLike], outputs: Sequence[str] | None = None) -> dict[str, Array]:

@@ -11,13 +11,12 @@ import onnx
 from google.protobuf.message import DecodeError, EncodeError
 
 from snn_optimizer.errors import ExecutionError, ModelLoadError
+from snn_optimizer.ir.files import external_path, open_source
 
 __all__ = ["ModelSource", "model_digest", "read_model", "serialize"]
 
 ModelSource: TypeAlias = onnx.ModelProto | bytes | str | os.PathLike[str]
 """A model in memory, or a path; models above 2 GiB only as a path."""
-
-_BLOCK = 1 << 20
 
 
 def read_model(source: ModelSource) -> tuple[onnx.ModelProto, Path | None]:
@@ -70,12 +69,8 @@ def model_digest(source: ModelSource) -> str:
     if folder is not None:
         for location in _external_locations(model):
             digest.update(location.encode())
-            try:
-                with (folder / location).open("rb") as file:
-                    while block := file.read(_BLOCK):
-                        digest.update(block)
-            except OSError as error:
-                raise ModelLoadError(f"external data '{location}' cannot be read: {error.strerror}") from error
+            what = f"external data '{location}'"
+            digest.update(open_source(external_path(folder, location, what), what).view)
     return digest.hexdigest()
 
 

@@ -20,7 +20,7 @@ from snn_optimizer.errors import ModelLoadError
 from snn_optimizer.ir.elements import element_bits
 from snn_optimizer.ir.tensors import Region, Source
 
-__all__ = ["ExternalData", "MappedFile", "MemoryFile", "open_source"]
+__all__ = ["ExternalData", "MappedFile", "MemoryFile", "external_path", "open_source"]
 
 _KEEP_BELOW: Final = 64 << 20  # bytes of one model that are read instead of mapped
 _ALWAYS_READ: Final = 1 << 20  # mapping costs two file descriptors
@@ -149,7 +149,7 @@ class ExternalData:
                 f"{where}: is stored in '{location}', but the model was given without a path; pass the path"
             )
         source = open_source(
-            self._path(location, where),
+            external_path(self._folder, location, where),
             f"{where}: external data '{location}'",
             keep_below=max(_ALWAYS_READ, _KEEP_BELOW - self._in_memory),
         )
@@ -158,15 +158,22 @@ class ExternalData:
         self._sources[location] = source
         return source
 
-    def _path(self, location: str, where: str) -> Path:
-        assert self._folder is not None
-        parts = location.replace("\\", "/").split("/")
-        if not location or "\0" in location:
-            raise ModelLoadError(f"{where}: has no usable external location")
-        if ".." in parts or Path(location).is_absolute() or location[1:2] == ":" or not parts[0]:
-            raise ModelLoadError(f"{where}: external location '{location}' leaves the model's folder")
-        folder = os.path.realpath(self._folder)
-        target = os.path.realpath(os.path.join(folder, location))  # noqa: PTH118 -- as the OS resolves it
-        if os.path.commonpath([folder, target]) != folder:
-            raise ModelLoadError(f"{where}: external location '{location}' is a link out of the model's folder")
-        return Path(target)
+
+def external_path(folder: Path, location: str, where: str) -> Path:
+    """Return where external data is; ``where`` starts messages.
+
+    Raises
+    ------
+    ModelLoadError
+        If the place is not below the model's folder, links followed.
+    """
+    parts = location.replace("\\", "/").split("/")
+    if not location or "\0" in location:
+        raise ModelLoadError(f"{where}: has no usable external location")
+    if ".." in parts or Path(location).is_absolute() or location[1:2] == ":" or not parts[0]:
+        raise ModelLoadError(f"{where}: external location '{location}' leaves the model's folder")
+    inside = os.path.realpath(folder)
+    target = os.path.realpath(os.path.join(inside, location))  # noqa: PTH118 -- as the OS resolves it
+    if os.path.commonpath([inside, target]) != inside:
+        raise ModelLoadError(f"{where}: external location '{location}' is a link out of the model's folder")
+    return Path(target)

@@ -12,6 +12,8 @@ import onnx
 
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError
+from snn_optimizer.ir.admission import admit
+from snn_optimizer.ir.atomic import AtomicFiles
 from snn_optimizer.ir.build import build_module
 from snn_optimizer.ir.decoded import is_encoded, weights_of, weights_shape
 from snn_optimizer.ir.layers import LayerBinding, LayerNode, find_projections
@@ -75,11 +77,15 @@ class SNNGraph:
         ModelLoadError, UnsupportedModelError
             With the file and the reason in one line.
         """
-        return cls(module=Module.load(source))
+        module = Module.load(source)
+        admit(module.graph, module.functions, module.sidecar, f"'{module.path or module.graph.name}'")
+        return cls(module=module)
 
-    def save(self, path: str | os.PathLike[str], *, external: bool | None = None) -> int:
-        """Write the model, atomically; return the number of bytes written in all."""
-        return self.module.save(path, external=external)
+    def save(
+        self, path: str | os.PathLike[str], *, external: bool | None = None, files: AtomicFiles | None = None
+    ) -> int:
+        """Write the model, atomically and with a group of ``files``; return the number of bytes written in all."""
+        return self.module.save(path, external=external, files=files)
 
     def to_onnx(self) -> onnx.ModelProto:
         """Return the complete model."""

@@ -81,6 +81,8 @@ def read_model(source: str | os.PathLike[str] | ModelProto) -> Loaded:
         raise ModelLoadError(f"{label}: {error}") from error
     except RecursionError as error:
         raise ModelLoadError(f"{label}: bodies are nested too deeply") from error
+    except UnicodeDecodeError as error:
+        raise ModelLoadError(f"{label}: holds text that is not UTF-8: {error.object!r:.80}") from error
     return Loaded(graph, functions, importer.sidecar, path, external.count > 0)
 
 

@@ -13,6 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import FunctionProto, GraphProto, ModelProto
 
+from snn_optimizer.ir.atomic import AtomicFiles
 from snn_optimizer.ir.clone import clone_model
 from snn_optimizer.ir.export import Exporter, Sink
 from snn_optimizer.ir.load import Loaded, read_function, read_model
@@ -157,7 +158,9 @@ class Module:
         """
         return build_skeleton(self._build, threshold)
 
-    def save(self, path: str | os.PathLike[str], *, external: bool | None = None) -> int:
+    def save(
+        self, path: str | os.PathLike[str], *, external: bool | None = None, files: AtomicFiles | None = None
+    ) -> int:
         """Write the model to a file, streaming the weights.
 
         Atomic: the file is replaced when all is written, else left as it was. Writing
@@ -169,6 +172,8 @@ class Module:
         external : bool or None
             Whether tensors go to ``<path>.data``; None: only when the model exceeds 2 GiB
             or was loaded so.
+        files : AtomicFiles, optional
+            A group of files that appear together.
 
         Returns
         -------
@@ -180,7 +185,7 @@ class Module:
         OutputError
             If the file cannot be written.
         """
-        return write_files(self._build, Path(path), external=external, was_external=self._external)
+        return write_files(self._build, Path(path), external=external, was_external=self._external, files=files)
 
     def _build(self, sink: Sink) -> ModelProto:
         return Exporter(self.sidecar, sink).model(self.graph, self.functions, self._edit_header)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -126,7 +127,9 @@ class _Layout:
         target.truncate(self.end)
 
 
-def write_files(build: Build, path: Path, *, external: bool | None, was_external: bool) -> int:
+def write_files(
+    build: Build, path: Path, *, external: bool | None, was_external: bool, files: AtomicFiles | None = None
+) -> int:
     """Write a model, and its data file where asked or needed, atomically.
 
     Parameters
@@ -138,6 +141,8 @@ def write_files(build: Build, path: Path, *, external: bool | None, was_external
         Whether tensors go to ``<path>.data``; None: when the model exceeds 2 GiB or
         ``was_external``.
     was_external : bool
+    files : AtomicFiles, optional
+        The group they appear with.
 
     Returns
     -------
@@ -158,10 +163,10 @@ def write_files(build: Build, path: Path, *, external: bool | None, was_external
         pieces, total = layout.plan(build(layout.sink))
     if total > LIMIT:
         raise OutputError(f"'{path}': the model without its tensors has {total} bytes, more than 2 GiB")
-    with AtomicFiles() as files:
+    with nullcontext(files) if files is not None else AtomicFiles() as group:
         if layout.external:
-            with files.open(path.with_name(f"{path.name}.data")) as stream:
+            with group.open(path.with_name(f"{path.name}.data")) as stream:
                 layout.write_data(stream)
-        with files.open(path) as stream:
+        with group.open(path) as stream:
             layout.write_model(pieces, stream)
     return total + layout.end

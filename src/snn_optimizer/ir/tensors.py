@@ -35,6 +35,7 @@ _FIELD: Final[Mapping[int, tuple[str, int]]] = {
     TensorProto.UINT64: ("uint64_data", 1),
     TensorProto.STRING: ("string_data", 1),
 }
+_LARGEST: Final = 2**63 - 1  # bytes; NumPy makes no array whose strides exceed it
 
 
 class Source(Protocol):
@@ -134,6 +135,8 @@ class LazyTensor(HeldTensor):
         if dtype is None:
             raise ModelLoadError(f"{label}: unknown element type {meta.data_type}")
         self.dtype = dtype
+        if math.prod(max(size, 1) for size in self.shape) * int(dtype.itemsize) > _LARGEST:  # even where it is empty
+            raise ModelLoadError(f"{label}: the shape {list(self.shape)} is larger than any memory")
         count = math.prod(self.shape)
         self.nbytes = count * int(self.dtype.itemsize)
         self._check_size(count, label)

@@ -32,6 +32,7 @@ from snn_optimizer.passes.base import (
 from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.records import PassResult, PassStatus
 from snn_optimizer.pipeline.spec import GroupSpec, PassSpec, Pipeline, PresetSpec
+from snn_optimizer.pipeline.threads import one_thread
 
 __all__ = ["Checker", "Instrument", "PassManager"]
 
@@ -186,7 +187,8 @@ class PassManager:
         )
         start = time.perf_counter()
         try:
-            return one.run(graph, context)
+            with one_thread():
+                return one.run(graph, context)
         except SnnOptimizerError:
             raise
         except Exception as error:

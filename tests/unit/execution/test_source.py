@@ -34,7 +34,7 @@ def test_weights_in_another_file_count(tmp_path):
     (tmp_path / "weights").write_bytes(data)
     assert model_digest(path) != before
     (tmp_path / "weights").unlink()
-    with pytest.raises(ModelLoadError, match="external data 'weights' cannot be read"):
+    with pytest.raises(ModelLoadError, match="external data 'weights': No such file"):
         model_digest(path)
 
 
