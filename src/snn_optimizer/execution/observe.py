@@ -58,6 +58,17 @@ class Observation:
         """Whether the population spikes."""
         return self.threshold is not None
 
+    def of_units(self, units: npt.NDArray[np.int64]) -> Observation:
+        """Return what some of its units did, by their positions on the first axis of units."""
+        threshold, gap = self.threshold, self.gap
+        if threshold is not None:
+            axis = threshold.ndim - (self.potential.ndim - 2)
+            if axis >= 0 and threshold.shape[axis] > 1:
+                threshold = np.take(threshold, units, axis=axis)
+        spikes, potential = (np.take(each, units, axis=2) for each in (self.spikes, self.potential))
+        gap = None if gap is None else np.take(gap, units, axis=2)
+        return Observation(self.population, spikes, potential, threshold, gap)
+
 
 class Observer:
     """A model with every population exposed, ready to run.

@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 import statistics
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
 
 from snn_optimizer.errors import ExecutionError
 from snn_optimizer.execution import Dataset, ModelSource, Session
@@ -26,6 +30,8 @@ UNSURE = 0.015
 MIXTURES_UNSEEN = 4  # whose costs are averaged
 HOPELESS = 4.0  # times the budget on the data itself, where mixtures need not be looked at
 ERRORS = 1.5  # standard errors added to a measured fraction before it is held to the budget
+
+Origins = Mapping[str, npt.NDArray[np.int64]]
 
 
 @dataclass
@@ -55,6 +61,7 @@ class Guard:
     unseen: Dataset | None = None
     _referee: Referee | None = None
     _base: Referee | None = None
+    _base_origins: Origins = field(default_factory=dict)
     _scores: list[tuple[Dataset, Scores]] = field(default_factory=list)
     _folder: tempfile.TemporaryDirectory[str] | None = None
     _files: int = 0
@@ -71,15 +78,17 @@ class Guard:
             # a lossy pass without a budget may change nothing that is seen, like an exact one
             level = Exactness.ALGEBRAIC if claim is Exactness.LOSSY else claim
             measure = self.original_referee if claim > Exactness.ALGEBRAIC else self._base or self.original_referee
-            equivalence = self._judge(measure, candidate, level)
+            since = {} if measure is self._referee else self._base_origins
+            equivalence = self._judge(measure, candidate, level, _left(since, graph.unit_origins))
             holds, found = equivalence.verdict is not Verdict.DIFFERENT, describe(equivalence)
         if holds and claim > Exactness.ALGEBRAIC:
-            self._base = self._referee_for(candidate)
+            self._base, self._base_origins = self._referee_for(candidate), dict(graph.unit_origins)
         return holds, found
 
     def check_step(self, before: SNNGraph, graph: SNNGraph, claim: Exactness) -> tuple[bool, str]:
         """Return whether the claim of one pass holds between the models before and after it."""
-        equivalence = self._judge(self._referee_for(self.runnable(before)), self.runnable(graph), claim)
+        left = _left(before.unit_origins, graph.unit_origins)
+        equivalence = self._judge(self._referee_for(self.runnable(before)), self.runnable(graph), claim, left)
         return equivalence.verdict is not Verdict.DIFFERENT, describe(equivalence)
 
     def accept(self, graph: SNNGraph) -> Spending:
@@ -88,7 +97,7 @@ class Guard:
 
     def evidence(self, graph: SNNGraph, exactness: Exactness) -> Equivalence:
         """Compare the result with the original at the exactness of the whole run."""
-        return self._judge(self.original_referee, self.runnable(graph), exactness)
+        return self._judge(self.original_referee, self.runnable(graph), exactness, graph.unit_origins)
 
     def runnable(self, graph: SNNGraph) -> ModelSource:
         """Return what onnxruntime can load: the model itself, or a file where it is too large for a message."""
@@ -110,9 +119,10 @@ class Guard:
     def _referee_for(self, model: ModelSource) -> Referee:
         return Referee(model, dataset=self.dataset, ranges=self.domain, seed=self.seed)
 
-    def _judge(self, referee: Referee, candidate: ModelSource, level: Exactness) -> Equivalence:
+    def _judge(self, referee: Referee, candidate: ModelSource, level: Exactness, left: Origins) -> Equivalence:
         # equal bits on all stimuli leave no threshold that a search could bring to another side
-        return referee.check(candidate, exactness=level.name.lower(), look_through=level is not Exactness.BITWISE)
+        look_through = level is not Exactness.BITWISE
+        return referee.check(candidate, exactness=level.name.lower(), look_through=look_through, left=left)
 
     def _within_budget(self, candidate: ModelSource) -> Spending:
         measured = self.dataset if self.unseen is None else self.unseen
@@ -179,6 +189,13 @@ class Guard:
             "decision_change": changed + error,
             "spike_change": before.outputs_changed(after),
         }
+
+
+def _left(before: Origins, after: Origins) -> Origins:
+    """Return which units that populations had before are there after, by their positions before."""
+    return {
+        name: units if name not in before else np.searchsorted(before[name], units) for name, units in after.items()
+    }
 
 
 def _share(cost: float, limit: float) -> float:

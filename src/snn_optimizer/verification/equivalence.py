@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 import onnx
 
@@ -145,7 +146,14 @@ class Referee:
         """The original and what it put out, once something was checked; None where it does not run."""
         return self._original
 
-    def check(self, after: ModelSource, *, exactness: str = "algebraic", look_through: bool = True) -> Equivalence:
+    def check(
+        self,
+        after: ModelSource,
+        *,
+        exactness: str = "algebraic",
+        look_through: bool = True,
+        left: Mapping[str, npt.NDArray[np.int64]] | None = None,
+    ) -> Equivalence:
         """Compare a candidate with the original.
 
         Parameters
@@ -160,6 +168,8 @@ class Referee:
         look_through : bool
             Where the original hides its neurons, search for hard inputs by way of a candidate that
             equals it so far.
+        left : mapping from population name to int array, optional
+            Which of its units a population still has, where some are gone.
 
         Raises
         ------
@@ -171,13 +181,19 @@ class Referee:
             with contextlib.suppress(ExecutionError):  # too large: said when it is loaded
                 after = serialize(after)
         if not isinstance(after, bytes):
-            return self._checked(after, level, look_through)
+            return self._checked(after, level, look_through, left)
         key = (hashlib.sha256(after).digest(), level, look_through)
         if self._known is None or self._known[0] != key:  # the last rewrite is often the result itself
-            self._known = key, self._checked(after, level, look_through)
+            self._known = key, self._checked(after, level, look_through, left)
         return self._known[1]
 
-    def _checked(self, after: ModelSource, level: Level, look_through: bool) -> Equivalence:
+    def _checked(
+        self,
+        after: ModelSource,
+        level: Level,
+        look_through: bool,
+        left: Mapping[str, npt.NDArray[np.int64]] | None,
+    ) -> Equivalence:
         if self._loaded is None and self._failure is None:
             self._load()
         if self._loaded is None:
@@ -193,7 +209,7 @@ class Referee:
         original = self._original
         if original is None:
             return Equivalence(Verdict.INCONCLUSIVE, self._failure or "", level)
-        trial = Trial(original, session, level, NearTies(original.observer, after), self._tolerance)
+        trial = Trial(original, session, level, NearTies(original.observer, after, left), self._tolerance)
         trial.judge(original.cases_for(level))
         hidden = original.observer is None and level in (Level.BITWISE, Level.ALGEBRAIC)
         if look_through and hidden and trial.results and trial.identical:

@@ -32,7 +32,7 @@ class NearTies:
 
     A sample is excused if at or before its first differing step some potential of the
     original is within :data:`ROUNDING` of its threshold. Where the candidate has the
-    same populations this is not enough: the first spike that changed inside must be
+    same populations, or units of them that are known, this is not enough: the first spike that changed inside must be
     one of those, and its potential must have moved, but by no more than rounding
     does. An equal potential that fires differently is another comparison, not
     another rounding.
@@ -42,10 +42,18 @@ class NearTies:
     original : Observer or None
         None when the inside of the original cannot be seen; then nothing is excused.
     candidate : ModelProto, bytes or path
+    left : mapping from population name to int array, optional
+        Which units of the original a population of the candidate still has, where some are gone.
     """
 
-    def __init__(self, original: Observer | None, candidate: ModelSource) -> None:
+    def __init__(
+        self,
+        original: Observer | None,
+        candidate: ModelSource,
+        left: Mapping[str, npt.NDArray[np.int64]] | None = None,
+    ) -> None:
         self._original = original
+        self._left = dict(left or {})
         self._source = candidate
         self._candidate: Observer | None = None
         self._opened = False
@@ -62,7 +70,7 @@ class NearTies:
         """
         if self._original is None:
             return set()
-        before = [seen for seen in self._original.observe(batch.feeds) if seen.spiking]
+        before = [self._still_there(seen) for seen in self._original.observe(batch.feeds) if seen.spiking]
         distances = [_in_roundings(seen) for seen in before]
         after = self._observed(batch, before)
         excused: set[int | None] = set()
@@ -73,6 +81,13 @@ class NearTies:
             ):
                 excused.add(sample)
         return excused
+
+    def _still_there(self, seen: Observation) -> Observation:
+        """Return what those units did that the candidate still has: ties of others explain nothing."""
+        units = self._left.get(seen.population)
+        if units is None or seen.potential.ndim < 3 or (len(units) and units.max() >= seen.potential.shape[2]):
+            return seen
+        return seen.of_units(units)
 
     def close(self, batch: Dataset, first_steps: Mapping[int | None, int | None]) -> set[int | None]:
         """Return the samples in which a potential of the original came near its threshold before they differed.
