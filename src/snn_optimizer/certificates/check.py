@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from snn_optimizer.certificates.claims import cuts_from_json, domain_of, examine
+from snn_optimizer.certificates.columns import Broken
 from snn_optimizer.certificates.document import seal, unpack_witness
 from snn_optimizer.certificates.evidence import changed_bits, compare, session_of, stimuli
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.issue import class_entry, data_entry
 from snn_optimizer.certificates.network import Network
-from snn_optimizer.certificates.relation import Broken
 from snn_optimizer.certificates.signals import NotFollowed
 from snn_optimizer.errors import ExecutionError, InputError
 from snn_optimizer.execution.data import load_dataset

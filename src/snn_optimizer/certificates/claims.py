@@ -7,17 +7,18 @@ now, the strongest class that holds. So the writer leaves out no number that the
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
 
+from snn_optimizer.certificates.columns import Broken
 from snn_optimizer.certificates.document import bounds_to_json, units_from_json, units_to_json
 from snn_optimizer.certificates.exact_sums import sums_are_exact
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.intervals import Ends
 from snn_optimizer.certificates.network import Array, Made, Network
-from snn_optimizer.certificates.relation import Broken, Relation
+from snn_optimizer.certificates.relation import Relation
 from snn_optimizer.certificates.signals import CutUnits
 from snn_optimizer.certificates.twins import are_twins, find_twins
 
@@ -94,29 +95,54 @@ def decide(
     unread : bool
         Whether units of which nothing is proved are taken to be read by zeros only; else to be assumed silent.
     """
-    cuts: dict[str, CutUnits] = {}
     assumed: dict[str, Array] = {}
-    facts = Facts(network, domain, cuts)
+    facts = Facts(network, domain, {})
+    cuts = facts.cuts
     populations = network.populations()
     missing = set(left) - set(populations)
     if missing:
-        raise Broken(f"population '{min(missing)}' is not in the main graph")
+        raise Broken(f"population '{min(missing)}' is not in the main graph or a loop over time")
     for name, made in populations.items():
         if name not in left:
             continue
-        judged, kept = facts.judge(made), np.asarray(left[name], np.int64)
-        units = len(judged.never)
-        gone = np.ones(units, np.bool_)
-        gone[kept] = False
-        silent, always = gone & judged.never, gone & judged.always
-        rest = np.flatnonzero(gone & ~silent & ~always)
-        twin = np.full(units, -1)
-        twin[rest] = find_twins(facts, made, rest, kept)
-        loose = gone & ~silent & ~always & (twin < 0)
-        nothing = np.zeros(units, np.bool_)
-        assumed[name] = nothing if unread else loose
-        cuts[name] = CutUnits(kept, silent if unread else silent | loose, always, loose if unread else nothing, twin)
+        cut = _reasons(facts, made, name, np.asarray(left[name], np.int64))
+        loose = ~cut.mask & ~cut.silent & ~cut.always & (cut.twin < 0)
+        assumed[name] = np.zeros_like(loose) if unread else loose
+        cuts[name] = replace(cut, unread=loose) if unread else replace(cut, silent=cut.silent | loose)
+        facts.forget()
     return facts, Claims(cuts, assumed)
+
+
+def _reasons(facts: Facts, made: Made, name: str, kept: Array) -> CutUnits:
+    """Find out why units of a population are gone.
+
+    A unit of a recurrent population may be silent only if others are that excite it: so all are taken to be silent, and
+    those given up that are not proved under this claim, until the claim proves itself. The same for twins.
+    """
+    units = facts.units(made)
+    gone = np.ones(units, np.bool_)
+    gone[kept] = False
+    nothing = np.zeros(units, np.bool_)
+    cut = CutUnits(kept, gone, nothing, nothing, np.full(units, -1))
+    while True:
+        facts.claim(name, cut)
+        judged = facts.judge(made)
+        left = cut.silent & judged.never
+        if np.array_equal(left, cut.silent):
+            break
+        cut = replace(cut, silent=left)
+    cut = replace(cut, always=gone & judged.always & ~cut.silent)
+    rest = np.flatnonzero(gone & ~cut.silent & ~cut.always)
+    facts.claim(name, cut)
+    cut.twin[rest] = find_twins(facts, made, rest, kept)
+    while (cut.twin >= 0).any():
+        facts.claim(name, cut)
+        pairs = np.flatnonzero(cut.twin >= 0)
+        wrong = pairs[~are_twins(facts, made, pairs, cut.twin[pairs])]
+        if not len(wrong):
+            break
+        cut.twin[wrong] = -1
+    return cut
 
 
 def examine(facts: Facts, claims: Claims, after: Network) -> Findings:

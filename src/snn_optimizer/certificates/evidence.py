@@ -144,7 +144,7 @@ def changed_bits(
             old, new = one[places[value].output], two[theirs[others[name]].output]
             total += old.size
             runtime += int(np.count_nonzero(_differs(old, three[places[value].output])))
-            axis = before.variant(before.populations()[name]).axes_before_units
+            axis = before.variant(before.populations()[name]).axes_before_units + places[value].stacked
             compared = old if name not in left else np.take(old, left[name], axis=axis)
             kept += compared.size
             ours += int(np.count_nonzero(_differs(compared, new)))

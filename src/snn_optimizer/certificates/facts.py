@@ -7,11 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from onnx import numpy_helper
 
 from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.intervals import Ends, hull, linear
 from snn_optimizer.certificates.membranes import Judged, Neuron, judge
 from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.scans import SLICE, STACK, STATE
 from snn_optimizer.certificates.signals import (
     CutUnits,
     Gaps,
@@ -40,10 +42,28 @@ class Facts:
     """
 
     def __init__(self, network: Network, domain: Mapping[str, Ends], cuts: Mapping[str, CutUnits]) -> None:
-        self.network, self.domain, self.cuts = network, domain, cuts
+        self.network, self.domain = network, domain
+        self.cuts: dict[str, CutUnits] = dict(cuts)
         self.judged: dict[str, Judged] = {}
         self._signals: dict[str, Signal] = {}
         self._neurons: dict[str, Neuron | None] = {}
+
+    def claim(self, population: str, cut: CutUnits) -> None:
+        """Take a claim for granted, and forget what followed without it."""
+        self.cuts[population] = cut
+        self.forget()
+
+    def forget(self) -> None:
+        """Work out everything again when it is asked for."""
+        self.judged.clear()
+        self._signals.clear()
+        self._neurons.clear()
+
+    def units(self, made: Made) -> int:
+        """Return how many units a population has."""
+        shape = self.network.shape(made.node.output[0])
+        tail = shape[self.network.variant(made).axes_before_units :]
+        return tail[0] if tail else 1
 
     def judge(self, made: Made) -> Judged:
         """Return what is proved about a population, from the cuts before it."""
@@ -77,6 +97,8 @@ class Facts:
         affine = affine_at(self.network, value)
         if affine is not None:
             return [affine.source]
+        if made.op == STATE:  # what the last step returned is known by what is claimed of it
+            return [name for name in made.inputs[:1] if self.network.constant(name) is None]
         return [name for name in made.inputs if name and self.network.constant(name) is None]
 
     def _found(self, value: str) -> Signal:
@@ -99,7 +121,7 @@ class Facts:
 
     @staticmethod
     def _population_values(made: Made) -> list[str]:
-        return list(made.node.output) if "::" in made.op else []
+        return list(made.node.output) if made.is_neuron else []
 
     # -- linear maps -----------------------------------------------------------------------
 
@@ -156,9 +178,10 @@ class Facts:
         for declared, name in zip(variant.schema.inputs, made.inputs, strict=True):
             if declared.role in ("signal", "steps"):
                 continue
-            constant = self.network.constant(name)
+            value = self._start_of(name, made)
+            constant = self.network.constant(value)
             if constant is None:
-                ends = self._signals[name].ends if name in self._signals else Ends.unknown()
+                ends = self.signal(value).ends
                 given[declared.name] = ends if ends.low.size == 1 else hull(ends)
                 continue
             given[declared.name], fixed = _per_unit(constant, tail)
@@ -174,6 +197,29 @@ class Facts:
             raise NotFollowed(f"the parameters of '{made.node.name}' are not those of {units} units")
         return found.spread(units)
 
+    def constant_of(self, value: str, made: Made) -> Array | None:
+        """Return a parameter of a population, or what its state starts with, where that is a constant."""
+        value = self._start_of(value, made)
+        constant = self.network.constant(value)
+        if constant is not None:
+            return constant
+        spread = self.network.made.get(value)
+        if spread is not None and spread.op == "Expand":
+            return self.network.constant(spread.inputs[0])
+        if spread is not None and spread.op == "ConstantOfShape":
+            return self._filled(spread).low
+        return None
+
+    def _start_of(self, value: str, made: Made) -> str:
+        """Return what a state starts with that a loop carries for this population and nothing else."""
+        state = self.network.made.get(value)
+        if state is None or state.op != STATE:
+            return value
+        returned = self.network.made.get(self.network.source(state.inputs[1]))
+        if returned is None or returned.node is not made.node or not returned.position:
+            return value
+        return state.inputs[0]
+
     def constants(self, made: Made) -> dict[str, Any]:
         """Return what the bounds of a population were computed from: its kind, steps and the hull of its parameters."""
         variant = self.network.variant(made)
@@ -188,7 +234,7 @@ class Facts:
         """Return the number of steps, None where the model leaves it open."""
         variant = self.network.variant(made)
         if variant.form == "cell":
-            return None  # one step of nobody knows which run
+            return None  # one step of a loop, or of nobody knows which run
         if variant.form == "flat":
             count = self.network.constant(made.inputs[-1])
             return None if count is None else int(count.reshape(-1)[0])
@@ -200,6 +246,13 @@ class Facts:
     def _elsewhere(self, made: Made, value: str) -> Signal:
         signals = [self._signals[name] for name in made.inputs if name in self._signals]
         first = signals[0] if signals else Signal(Ends.unknown())
+        if made.op in (SLICE, STACK):
+            return first
+        if made.op == STATE:
+            return self._state(made)
+        spread = made.op == "Expand" and self.network.constant(made.inputs[0]) is not None
+        if spread or made.op == "ConstantOfShape":
+            return Signal(self._filled(made))
         if made.op in _SAME and not made.position:
             return replace(first, ends=Ends.of(np.maximum(first.ends.low, 0), np.maximum(first.ends.high, 0))
                            if made.op == "Relu" else first.ends)  # fmt: skip
@@ -216,6 +269,38 @@ class Facts:
         if any(signal.cut is not None for signal in signals):
             raise NotFollowed(f"units cannot be followed through {made.op} '{made.node.name}'")
         return Signal(Ends.unknown())
+
+    def _filled(self, made: Made) -> Ends:
+        """Return the bounds of a constant that is spread."""
+        if made.op == "Expand":
+            return self._found(made.inputs[0]).ends
+        filled = made.attributes.get("value")
+        number = 0.0 if filled is None else float(numpy_helper.to_array(filled).reshape(-1)[0])
+        return Ends.of(number, number)
+
+    def _state(self, made: Made) -> Signal:
+        """Return what is known about a value of the last step.
+
+        Spikes: what is claimed of the units that are gone holds after each step because it is proved to follow, so
+        if it holds of the start, induction over the steps carries it. Nothing else is claimed.
+        """
+        source = self.network.source(made.inputs[1])
+        population = self.network.made.get(source)
+        if population is None or not population.is_neuron:
+            return Signal(Ends.unknown())
+        variant = self.network.variant(population)
+        tail = self.network.shape(source)[1:]
+        cut = self.cuts.get(self.network.population_name(population.node))
+        if population.position or not variant.spiking:
+            return Signal(Ends.unknown(), tail, None if cut is None else Gaps.of(cut))
+        start = self._signals[made.inputs[0]] if made.inputs[0] in self._signals else self._found(made.inputs[0])
+        low, high = float(start.ends.low.min()), float(start.ends.high.max())
+        most = float(variant.max_spikes) if variant.max_spikes else np.inf
+        units = tail[0] if tail else 1
+        silent = np.zeros(units, np.bool_) if cut is None or (low, high) != (0.0, 0.0) else cut.silent
+        ends = Ends.of(np.full(units, min(low, 0.0)), np.where(silent, 0.0, max(high, most)))
+        gaps = None if cut is None else Gaps(cut.kept, np.where(silent, 0.0, np.nan), cut.twin)
+        return Signal(ends, tail, gaps, 0 if (low, high) in ((0.0, 0.0), (0.0, 1.0)) else None)
 
     def _reshaped(self, made: Made, source: Signal, value: str) -> Signal:
         if not source.tail:

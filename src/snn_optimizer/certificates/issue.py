@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from snn_optimizer.certificates.claims import Findings, decide, domain_of, examine
+from snn_optimizer.certificates.columns import Broken
 from snn_optimizer.certificates.document import FORMAT, bounds_to_json, pack_witness, write_document
 from snn_optimizer.certificates.evidence import changed_bits, compare, compare_data, rate_bound, session_of, stimuli
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.margins import Margin, margin_on
 from snn_optimizer.certificates.network import Array, Network
-from snn_optimizer.certificates.relation import Broken
 from snn_optimizer.certificates.signals import NotFollowed
 from snn_optimizer.errors import UnsupportedModelError
 from snn_optimizer.execution.data import Dataset

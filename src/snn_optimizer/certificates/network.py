@@ -18,6 +18,7 @@ import onnx
 from onnx import external_data_helper, helper, numpy_helper
 
 from snn_optimizer import ops
+from snn_optimizer.certificates.scans import is_open, opened
 from snn_optimizer.errors import ExecutionError, UnsupportedModelError
 from snn_optimizer.execution.instrument import expose
 from snn_optimizer.execution.ort import Session
@@ -49,6 +50,11 @@ class Made:
         return _attributes(self.node)
 
     @property
+    def is_neuron(self) -> bool:
+        """Whether it is a call of a neuron."""
+        return bool(ops.is_neuron(self.node.domain, self.node.op_type))
+
+    @property
     def inputs(self) -> list[str]:
         """Names of the values read."""
         return list(self.node.input)
@@ -71,11 +77,21 @@ class Network:
 
     def __post_init__(self) -> None:
         graph = self.model.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        self.nodes: list[onnx.NodeProto] = []
+        taken = {*stored, *(i.name for i in graph.input), *(name for node in graph.node for name in node.output)}
+        for node in graph.node:
+            if is_open(node, taken):
+                self.nodes += opened(node)
+                body = next(attribute.g for attribute in node.attribute if attribute.name == "body")
+                stored |= {tensor.name: tensor for tensor in body.initializer}
+                taken |= {name for each in self.nodes for name in each.output}
+            else:
+                self.nodes.append(node)
         self.made = {
             name: Made(node, position)
-            for node in graph.node for position, name in enumerate(node.output) if name
+            for node in self.nodes for position, name in enumerate(node.output) if name
         }  # fmt: skip
-        stored = {tensor.name: tensor for tensor in graph.initializer}
         declared = [info.name for info in graph.input]
         self.inputs = [name for name in declared if name not in stored or self.model.ir_version >= 4]
         self._stored = {name: tensor for name, tensor in stored.items() if name not in self.inputs}
@@ -120,12 +136,18 @@ class Network:
             tensor = copy
         return np.asarray(numpy_helper.to_array(tensor))
 
+    def source(self, value: str) -> str:
+        """Return the value that another is a copy of."""
+        while (made := self.made.get(value)) is not None and made.op == "Identity":
+            value = made.inputs[0]
+        return value
+
     # -- neurons ---------------------------------------------------------------------------
 
     def populations(self) -> dict[str, Made]:
-        """Return the neuron calls of the main graph, by the name of the node or of its first output."""
+        """Return the neuron calls of the main graph and its loops, by the name of the node or of its first output."""
         found: dict[str, Made] = {}
-        for node in self.model.graph.node:
+        for node in self.nodes:
             if ops.is_neuron(node.domain, node.op_type):
                 found[self.population_name(node)] = Made(node, 0)
         return found
@@ -168,7 +190,7 @@ class Network:
         exposed, places = expose(self.model, names)
         session = Session(exposed, external_data=self.folder)
         ports = Session(self.model, external_data=self.folder).inputs
-        wanted = list(dict.fromkeys(place.output for place in places.values() if not place.stacked))
+        wanted = list(dict.fromkeys(place.output for place in places.values()))
         found = {}
         for steps, batch in _SIZES:
             feeds = generate(ports, steps=steps, batch=batch, seed=0)[0].feeds
@@ -176,7 +198,8 @@ class Network:
                 values = session.run(feeds, wanted) if wanted else {}
             except ExecutionError:
                 continue
-            shapes = {name: values[p.output].shape for name, p in places.items() if not p.stacked}
+            # a value of a loop is what it is at one step
+            shapes = {name: values[p.output].shape[1 if p.stacked else 0 :] for name, p in places.items()}
             found[steps, batch] = {**{name: array.shape for name, array in feeds.items()}, **shapes}
         if not found:
             raise UnsupportedModelError("the model runs with no number of samples that was tried")

@@ -9,23 +9,20 @@ smaller network are compared with those that follow from the larger one.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import onnx
 
 from snn_optimizer.certificates.affine import Affine, affine_at
+from snn_optimizer.certificates.columns import Broken, only_picked, rows_after
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.network import Array, Made, Network
-from snn_optimizer.certificates.signals import Gaps, NotFollowed, Signal
+from snn_optimizer.certificates.scans import SLICE, STACK, STATE
+from snn_optimizer.certificates.signals import NotFollowed
 
-__all__ = ["Broken", "Relation", "rows_after"]
+__all__ = ["Relation"]
 
 _ULPS = 2.0**-22  # what folded or regrouped weights may be off by, as a share of what was added
-
-
-class Broken(Exception):  # noqa: N818 - what it says is about the files, not about this program
-    """The relation does not hold; the message says where."""
 
 
 @dataclass
@@ -49,6 +46,7 @@ class Relation:
     refolded: set[str] = field(default_factory=set)
     _seen: dict[tuple[str, str], bytes] = field(default_factory=dict)
     _pending: list[tuple[str, str, Array | None]] = field(default_factory=list)
+    _tails: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def before(self) -> Network:
@@ -94,6 +92,8 @@ class Relation:
     def _match(self, after: str, before: str, kept: Array | None) -> None:
         wanted, given = self.before.constant(before), self.after.constant(after)
         if wanted is not None or given is not None:
+            if wanted is not None and kept is not None:
+                wanted = _of_units(wanted, self._tail(before), kept)
             if not _same_bits(wanted, given):
                 raise Broken(f"the constants '{after}' and '{before}' differ")
             return
@@ -110,8 +110,10 @@ class Relation:
         if first is None or first.op != second.op or first.position != second.position:
             other = "an input" if first is None else f"{first.op} '{first.node.name}'"
             raise Broken(f"{second.op} '{second.node.name}' has become {other}")
-        if "::" in second.op:
+        if second.is_neuron:
             self._population(first, second, kept)
+        elif second.op in (SLICE, STATE, STACK):
+            self._through_loop(first, second, before, kept)
         elif any(attribute.HasField("g") for attribute in second.node.attribute):
             self._with_body(first, second, kept)
         else:
@@ -133,7 +135,7 @@ class Relation:
                 raise Broken(f"'{after}' has shape {list(new[after])}, not {shape}")
 
     def _tail(self, before: str) -> tuple[int, ...]:
-        tail = self.facts.signal(before).tail
+        tail = self.facts.signal(before).tail or self._tails.get(before, ())
         if not tail:
             raise NotFollowed(f"nothing tells which axis of '{before}' counts units")
         return tail
@@ -147,7 +149,7 @@ class Relation:
         picked = self._picked(after.source, before.source)
         if picked is not None:
             self._want(self.after.made[after.source].inputs[0], before.source, None)
-            source = _only(source, picked, before)
+            source = only_picked(source, picked, before)
         else:
             self._want(after.source, before.source, None if source.cut is None else source.cut.kept)
         rows = np.arange(len(before.weights)) if kept is None else kept
@@ -218,6 +220,13 @@ class Relation:
 
     # -- everything else -------------------------------------------------------------------
 
+    def _through_loop(self, after: Made, before: Made, value: str, kept: Array | None) -> None:
+        """Lead in and out of a loop; what a state was at the last step is related by induction over the steps."""
+        tail = self._tail(value) if kept is not None else ()
+        for one, two in zip(before.inputs, after.inputs, strict=True):
+            self._tails.setdefault(one, tail)
+            self._want(two, one, kept)
+
     def _with_body(self, after: Made, before: Made, kept: Array | None) -> None:
         """Loops are compared as they stand: no unit may be cut in them."""
         if kept is not None or not _same_node(after.node, before.node):
@@ -247,13 +256,19 @@ class Relation:
         for slot, (one, two) in enumerate(zip(before.inputs, after.inputs, strict=True)):
             if not one and not two:
                 continue
-            if slot == 1 and before.op in ("Reshape", "Expand"):
+            if (slot == 1 and before.op in ("Reshape", "Expand")) or before.op == "ConstantOfShape":
                 continue  # the shapes of what they make were compared
             cut = self.facts.signal(one).cut if kept is not None else None
             self._want(two, one, None if cut is None else cut.kept)
 
     def _through(self, after: Made, before: Made, value: str, kept: Array) -> None:
         """Ask for the units of a current on the way back through reshapes and sums."""
+        if before.op == "ConstantOfShape":
+            return  # the same number everywhere; the shapes were compared
+        if before.op == "Expand" and self.before.constant(before.inputs[0]) is not None:
+            self._tails[before.inputs[0]] = self._tail(value)
+            self._want(after.inputs[0], before.inputs[0], kept)
+            return
         if before.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Expand", "Transpose"):
             source = before.inputs[0]
             if self.facts.signal(source).tail[:1] != self.facts.signal(value).tail[:1]:
@@ -268,87 +283,6 @@ class Relation:
                     raise Broken(f"the constant '{two}' is not what '{one}' was")
         else:
             raise NotFollowed(f"units cannot be followed through {before.op} '{before.node.name}'")
-
-
-def rows_after(affine: Affine, source: Signal, rows: Array) -> tuple[Array, Array, tuple[Array, Array] | None, bool]:
-    """Return what a linear map has to be once units it reads are gone.
-
-    Parameters
-    ----------
-    affine : Affine
-        Before the cut.
-    source : Signal
-        What it reads.
-    rows : int array
-        Units of its own that are left.
-
-    Returns
-    -------
-    weights, bias : array
-    size : tuple of arrays, or None
-        Sums of the absolute values that were added up for each weight and bias; None where nothing was.
-    moved : bool
-        Whether sums have other terms now.
-
-    Raises
-    ------
-    Broken
-        If it reads a unit that is gone and nothing stands for.
-    NotFollowed
-        For grouped convolutions.
-    """
-    weights, bias = affine.weights[rows], affine.bias[rows]
-    fused = (np.abs(weights), np.abs(bias)) if affine.fused else None
-    cut = source.cut
-    if cut is None or len(cut.kept) == len(cut.twin):
-        return weights, bias, fused, False
-    if affine.groups != 1:
-        raise NotFollowed(f"'{affine.name}' is a convolution in groups")
-    units, columns = len(cut.twin), affine.weights.shape[1]
-    if columns % units:
-        raise NotFollowed(f"'{affine.name}' reads {columns} inputs of {units} units")
-    if columns != units:
-        raise NotFollowed(f"'{affine.name}' reads {columns} positions, {units} are known")
-    gone = cut.gone
-    place = np.full(units, -1)
-    place[cut.kept] = np.arange(len(cut.kept))
-    constant = cut.constant[gone]
-    loud = gone[np.isnan(constant) & (cut.twin[gone] < 0)]
-    if (weights[:, loud] != 0).any() or not np.isfinite(weights[:, gone]).all():
-        unit = int(loud[(weights[:, loud] != 0).any(axis=(0, 2))][0]) if len(loud) else int(gone[0])
-        raise Broken(f"'{affine.name}' reads unit {unit}, which is gone")
-    kept = weights[:, cut.kept]
-    merged = gone[np.isnan(constant) & (cut.twin[gone] >= 0)]
-    added = gone[np.nan_to_num(constant) != 0]
-    size = None if fused is None else (fused[0][:, cut.kept], fused[1])
-    if size is None and (len(merged) or len(added)):
-        size = (np.abs(kept.astype(np.float64)), np.abs(bias.astype(np.float64)))
-    if len(merged) and size is not None:
-        if (place[cut.twin[merged]] < 0).any():
-            raise Broken(f"'{affine.name}' reads units whose twins are gone too")
-        kept, sums = kept.astype(np.float64), np.array(size[0], np.float64)
-        at: Any = (slice(None), place[cut.twin[merged]])
-        np.add.at(kept, at, weights[:, merged].astype(np.float64))
-        np.add.at(sums, at, np.abs(weights[:, merged].astype(np.float64)))
-        size = (sums, size[1])
-    if len(added) and size is not None:
-        if affine.padded:
-            raise Broken(f"'{affine.name}' pads with zeros what is never zero")
-        moved = weights[:, added].astype(np.float64) * cut.constant[added][np.newaxis, :, np.newaxis]
-        size = (size[0], size[1] + np.abs(moved).sum(axis=(1, 2)))
-        bias = bias.astype(np.float64) + moved.sum(axis=(1, 2))
-    return kept, bias, size, True
-
-
-def _only(source: Signal, picked: Array, affine: Affine) -> Signal:
-    """Return a signal of which only some positions are read: the others must meet zeros, or be zero."""
-    if source.cut is not None:
-        raise NotFollowed(f"'{affine.name}' picks from units that are gone in part")
-    columns = affine.weights.shape[1]
-    if len(picked) and (picked.min() < 0 or picked.max() >= columns or len(np.unique(picked)) != len(picked)):
-        raise Broken(f"'{affine.name}' picks inputs that do not exist, or one twice")
-    zero = np.broadcast_to((source.ends.low == 0) & (source.ends.high == 0), (columns,))
-    return Signal(source.ends, source.tail, Gaps(picked, np.where(zero, 0.0, np.nan), np.full(columns, -1)))
 
 
 def _of_units(parameter: Array, tail: tuple[int, ...], kept: Array | None) -> Array:

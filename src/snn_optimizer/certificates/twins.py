@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from snn_optimizer.certificates.affine import affine_at
+from snn_optimizer.certificates.affine import Affine, affine_at
+from snn_optimizer.certificates.columns import Broken, rows_after
 from snn_optimizer.certificates.facts import Facts
-from snn_optimizer.certificates.network import Array, Made
-from snn_optimizer.certificates.relation import Broken, rows_after
+from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.scans import SLICE, STATE
 from snn_optimizer.certificates.signals import NotFollowed
 
 __all__ = ["are_twins", "find_twins"]
@@ -21,8 +22,11 @@ _SCALED = ("v_threshold", "v_reset", "v0", "i0", "v", "i")
 
 
 def find_twins(facts: Facts, made: Made, gone: Array, left: Array) -> Array:
-    """Return for each unit that is gone one that is left and fires in the same steps, -1 where there is none."""
-    found = _described(facts, made)
+    """Return for each unit that is gone one that is left and may fire in the same steps, -1 where there is none.
+
+    What a loop carries is left out: whether it is alike depends on who is claimed to be a twin.
+    """
+    found = _described(facts, made, loops=False)
     if found is None or not len(gone):
         return np.full(len(gone), -1)
     rows, kinds = found
@@ -33,7 +37,7 @@ def find_twins(facts: Facts, made: Made, gone: Array, left: Array) -> Array:
     first = np.full(groups.max() + 1, -1)
     first[groups[left[::-1]]] = left[::-1]
     twins = first[groups[gone]]
-    return np.where((twins >= 0) & are_twins(facts, made, gone, np.maximum(twins, 0)), twins, -1)
+    return np.asarray(twins)
 
 
 def are_twins(facts: Facts, made: Made, units: Array, others: Array) -> Array:
@@ -55,32 +59,27 @@ def _scales(rows: Array) -> Array:
     return scale
 
 
-def _described(facts: Facts, made: Made) -> tuple[Array, Array] | None:
+def _described(facts: Facts, made: Made, *, loops: bool = True) -> tuple[Array, Array] | None:
     """Return all that scales with the membrane as one row per unit, and a number for what does not scale."""
     network = facts.network
     variant = network.variant(made)
-    value = made.inputs[0]
-    while (before := network.made.get(value)) is not None and before.op in (
-        "Reshape",
-        "Flatten",
-        "Unsqueeze",
-        "Squeeze",
-    ):
-        value = before.inputs[0]
-    affine = affine_at(network, value)
-    if affine is None or variant.currents != 1 or variant.written or not variant.spiking:
+    terms = None if variant.currents != 1 or variant.written or not variant.spiking else _terms(network, made.inputs[0])
+    if terms is not None and not loops:
+        terms = [each for each in terms if not _is_carried(network, each)]
+    if not terms:
         return None
     try:
-        weights, bias, _, _ = rows_after(affine, facts.signal(affine.source), np.arange(len(affine.weights)))
+        parts = [rows_after(each, facts.signal(each.source), np.arange(len(each.weights)))[:2] for each in terms]
     except (Broken, NotFollowed):
         return None
-    units = len(weights)
-    scaled = [weights.reshape(units, -1).astype(np.float64), bias.astype(np.float64).reshape(units, 1)]
+    units = len(parts[0][0])
+    scaled = [weights.reshape(units, -1).astype(np.float64) for weights, _ in parts]
+    scaled += [bias.astype(np.float64).reshape(units, 1) for _, bias in parts]
     fixed: list[Array] = []
     for declared, name in zip(variant.schema.inputs, made.inputs, strict=True):
         if declared.role in ("signal", "steps"):
             continue
-        constant = network.constant(name)
+        constant = facts.constant_of(name, made)
         if constant is None:
             return None
         column = _column(constant, units)
@@ -90,6 +89,30 @@ def _described(facts: Facts, made: Made) -> tuple[Array, Array] | None:
     plain = np.concatenate(fixed, axis=1) if fixed else np.zeros((units, 1))
     _, kinds = np.unique(plain, axis=0, return_inverse=True)
     return np.concatenate(scaled, axis=1), kinds.reshape(units)
+
+
+def _terms(network: Network, value: str) -> list[Affine] | None:
+    """Return the linear maps that are added up to a current; None where anything else goes into it."""
+    found, pending = [], [value]
+    while pending:
+        name = pending.pop()
+        affine = affine_at(network, name)
+        made = network.made.get(name)
+        if affine is not None:
+            found.append(affine)
+        elif made is not None and made.op in ("Reshape", "Flatten", "Unsqueeze", "Squeeze", "Identity", SLICE):
+            pending.append(made.inputs[0])
+        elif made is not None and made.op == "Add":
+            pending += made.inputs
+        else:
+            return None
+    return found
+
+
+def _is_carried(network: Network, affine: Affine) -> bool:
+    """Tell whether a map reads what the last step returned."""
+    made = network.made.get(network.source(affine.source))
+    return made is not None and made.op == STATE
 
 
 def _column(constant: Array, units: int) -> Array | None:

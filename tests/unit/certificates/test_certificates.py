@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -69,15 +70,41 @@ def test_twins_at_another_scale() -> None:
     assert check(model, after, content).holds
 
 
+@pytest.mark.parametrize("steps", [None, 5])
 @pytest.mark.parametrize("fault", ["never-fires", "fires-with"])
-def test_what_is_cut_in_a_loop_is_not_claimed(fault: str) -> None:
-    model = build("recurrent", planted("recurrent", fault))
+def test_what_is_cut_in_a_loop_over_time_is_proved_by_induction(fault: str, steps: int | None) -> None:
+    hidden = planted("recurrent", fault)
+    if fault == "never-fires":  # each would fire if the other did: only both together are silent
+        back = np.array(hidden.back)
+        back[2, 5] = back[5, 2] = 8.0
+        hidden = replace(hidden, back=back)
+    model = build("recurrent", hidden, steps=steps)
     after, content = certified(model)
-    assert "not in the main graph" in content["unrelated"]
-    assert content["cuts"] == []
     found = check(model, after, content)
-    assert found.holds
-    assert found.level == "statistical"
+    assert found.holds, found.reason
+    assert {record["rule"] for entry in content["cuts"] for record in entry["records"]} == {fault}
+    assert found.proved == (2 if fault == "never-fires" else 1)
+    assert found.level == "bit-exact"
+
+
+def test_silence_that_the_start_breaks_is_not_proved() -> None:
+    """A unit that the spikes of the start make fire: what is claimed of it must not prove itself."""
+    hidden = planted("recurrent", "never-fires")
+    back = np.array(hidden.back)
+    back[2, 5] = back[5, 2] = 8.0
+    model = build("recurrent", replace(hidden, back=back))
+    after, content = certified(model)
+    loop = next(node for node in model.graph.node if node.op_type == "Scan")
+    start = next(node for node in model.graph.node if node.output[0] == loop.input[1])
+    start.attribute.append(onnx.helper.make_attribute("value", numpy_helper.from_array(np.ones(1, np.float32))))
+    for other in (model, after):
+        content["before" if other is model else "after"]["sha256"] = model_digest(other)
+    node = next(node for node in after.graph.node if node.output[0] == start.output[0])
+    node.attribute.append(start.attribute[-1])
+    content["after"]["sha256"] = model_digest(after)
+    content["seal"] = seal(content)
+    found = check(model, after, content)
+    assert not found.holds
 
 
 def test_weights_that_were_refitted_are_not_claimed(models: Path) -> None:
