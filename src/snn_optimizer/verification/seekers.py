@@ -179,7 +179,9 @@ class _Search:
                 self.work += seen.potential.size
                 if seen.gap is None or seen.threshold is None or seen.potential.shape[1:2] != (batch.samples,):
                     continue  # no spikes, or which of its axes counts samples is not seen
-                flat = self._approaches(seen.gap / np.maximum(1, np.abs(seen.threshold)))
+                with np.errstate(invalid="ignore"):  # thresholds may be infinite
+                    relative = seen.gap / np.maximum(1, np.abs(seen.threshold))
+                flat = self._approaches(relative)
                 closest.setdefault(seen.population, []).append(flat.min(axis=0))
                 steps.setdefault(seen.population, []).append(flat.argmin(axis=0))
         pool.closest = {name: np.concatenate(parts) for name, parts in closest.items()}
