@@ -18,6 +18,7 @@ __all__ = ["cli", "main"]
 _COMMANDS = {
     "bench": "snn_optimizer.cli.benching",
     "bisect": "snn_optimizer.cli.bisecting",
+    "diff": "snn_optimizer.cli.differing",
     "gate": "snn_optimizer.cli.gating",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",

@@ -2,4 +2,7 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from snn_optimizer.difference.between import OperatorChange
+from snn_optimizer.difference.compare import Difference, LayerChange, TensorChange, compare_models
+
+__all__ = ["Difference", "LayerChange", "OperatorChange", "TensorChange", "compare_models"]

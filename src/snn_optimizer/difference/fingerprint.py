@@ -1,0 +1,65 @@
+"""A hash of what a graph computes: operators, attributes, constants and wiring, whatever the names."""
+
+from __future__ import annotations
+
+import hashlib
+
+from snn_optimizer.ir import Graph, Module, Node, Value, array_of, bodies_of, is_constant, is_missing
+from snn_optimizer.ir.contents import attribute_key, digest
+
+__all__ = ["fingerprint"]
+
+
+def fingerprint(module: Module) -> bytes:
+    """Return the same bytes for models that differ in names, metadata and the order of nodes at most.
+
+    What no output depends on does not count. Inputs are told apart by their place.
+    """
+    return _Fingerprint(module).graph(module.graph, {})
+
+
+class _Fingerprint:
+    def __init__(self, module: Module) -> None:
+        self.module = module
+        self.functions: dict[int, bytes] = {}
+        self.constants: dict[int, bytes] = {}
+
+    def graph(self, graph: Graph, outer: dict[int, bytes]) -> bytes:
+        known = dict(outer)
+        for place, value in enumerate(graph.inputs):
+            known[id(value)] = _hash("input", place)
+        for node in graph.nodes:  # sorted: a value is made before it is read
+            made = self.node(node, known)
+            for place, value in enumerate(node.outputs):
+                known[id(value)] = _hash(made, place, is_missing(value))
+        return _hash(*(self.value(value, known) for value in graph.outputs))
+
+    def node(self, node: Node, known: dict[int, bytes]) -> bytes:
+        bodies = bodies_of(node)
+        names = {name.split("[")[0] for name, _ in bodies}
+        plain = sorted((name, attribute_key(held)) for name, held in node.attrs.items() if name not in names)
+        function = self.module.function_of(node)
+        called = b"" if function is None else self.functions.get(id(function))
+        if called is None:
+            called = self.functions[id(function)] = self.graph(function, {})  # type: ignore[arg-type]
+        inputs = [self.value(value, known) for value in node.inputs]
+        inner = [(name, self.graph(body, known)) for name, body in bodies]
+        return _hash(node.domain or "", node.op, plain, inputs, inner, called)
+
+    def value(self, value: Value, known: dict[int, bytes]) -> bytes:
+        if id(value) in known:
+            return known[id(value)]
+        if is_missing(value):
+            return b"missing"
+        if id(value) not in self.constants:
+            array = array_of(value) if is_constant(value) else None
+            self.constants[id(value)] = (
+                _hash("unknown", value.name)
+                if array is None
+                else _hash("constant", array.dtype.name, array.shape, digest(array))
+            )
+        return self.constants[id(value)]
+
+
+def _hash(*parts: object) -> bytes:
+    return hashlib.blake2b(repr(parts).encode(), digest_size=16).digest()
