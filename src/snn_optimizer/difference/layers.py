@@ -82,11 +82,10 @@ def _synapse(projection: Projection) -> str:
     node = projection.node
     if node.op != "Conv":
         return "a matrix"
-    held = {
-        name: node.attrs[name] for name in ("strides", "pads", "dilations", "group", "auto_pad") if name in node.attrs
-    }
+    names = ("auto_pad", "dilations", "group", "pads", "strides")
+    held = "".join(f" {name}={_plain(node.attrs[name])}" for name in names if name in node.attrs)
     kernel = "x".join(map(str, projection.shape[2:]))
-    return f"a convolution {kernel}{''.join(held)}"
+    return f"a convolution {kernel}{held}"
 
 
 def _plain(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -48,8 +49,9 @@ class Limit:
         assert baseline is not None
         match self.kind:
             case Kind.SHARE:
-                # rounded away from a limit of 1100.0000000000001 bytes, which is what 1000 * 1.1 is
-                return round(baseline * (1 + self.amount), 6)
+                # rounded: 100 * 1.1 is 110.00000000000001; and of whole things the limit is whole
+                limit = round(baseline * (1 + self.amount), 6)
+                return float(math.floor(limit)) if baseline == int(baseline) else limit
             case Kind.AMOUNT:
                 return baseline + self.amount
             case _:
