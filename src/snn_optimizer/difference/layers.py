@@ -110,6 +110,7 @@ def match_layers(before: Sequence[Described], after: Sequence[Described]) -> lis
         lambda one: one.digest,
         lambda one: one.name,
         lambda one: (one.kind["operator"], one.neurons),
+        lambda one: (one.neurons, one.synapses),
     )
     for key in keys:
         waiting: dict[Hashable, list[int]] = {}

@@ -1,4 +1,4 @@
-"""Which paths a glob means: ``*`` within a folder, ``**`` through folders, a bare pattern in any folder."""
+"""Which paths a glob means: ``*`` within a folder, ``**`` through folders."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ def is_glob(text: str) -> bool:
 
 
 def matches(path: str, pattern: str) -> bool:
-    """Tell whether a relative path, with slashes, is one of those a glob means."""
+    """Tell whether a relative path, with slashes, is one of those a glob means; without a slash names in any folder."""
     return _compiled(pattern).fullmatch(path if "/" in pattern else path.rsplit("/", 1)[-1]) is not None
 
 
 def expand_glob(folder: Path, pattern: str) -> list[Path]:
     """Return the files below a folder that a glob means, sorted."""
-    found = folder.rglob(pattern) if "/" not in pattern and "**" not in pattern else folder.glob(pattern)
-    return sorted(path for path in found if path.is_file())
+    return sorted(path for path in folder.glob(pattern) if path.is_file())
 
 
 @lru_cache(maxsize=256)

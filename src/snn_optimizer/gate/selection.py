@@ -64,7 +64,7 @@ def _expanded(path: Path) -> list[Path]:
         return [path]
     if is_glob(str(path)):
         anchor, pattern = Path(path.anchor or "."), str(path.relative_to(path.anchor))
-        if matched := expand_glob(anchor, f"./{pattern}" if os.sep not in pattern else pattern):
+        if matched := expand_glob(anchor, pattern):
             return matched
         raise InputError(f"'{path}' means no file")
     raise InputError(f"'{path}': {'is a folder, not a model' if path.is_dir() else 'there is no such file'}")
