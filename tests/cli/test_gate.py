@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import jsonschema
 import junitparser
@@ -13,6 +14,7 @@ from markdown_it import MarkdownIt
 from sarif.loader import load_sarif_file
 from sarif_pydantic import Sarif
 
+from snn_optimizer.measures import MEASURES
 from tests.conftest import ROOT
 from tests.support.gate_repository import BUDGET, commit, git, make_regression, make_repository
 
@@ -76,6 +78,7 @@ def test_json_is_what_its_schema_says(snnopt, regression: Path) -> None:
     assert found["models"][0]["measures"]["bytes"] == (regression / "models/net.onnx").stat().st_size
     assert found["models"][0]["baseline_measures"]["bytes"] == 40985
     assert found["models"][0]["measures"]["synaptic-operations"] == pytest.approx(10201.342, abs=1e-3)
+    assert list(schema["$defs"]["measures"]["properties"]) == list(MEASURES)
     for wrong in ({"status": "fine"}, {"models": []}, {"more": 1}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate(found | wrong, schema, jsonschema.Draft202012Validator)
@@ -235,6 +238,36 @@ def test_nothing_checked_is_not_passed(snnopt, repository: Path) -> None:
     assert "means no file" in err
     code, _, err = snnopt("gate", "models/none.onnx")
     assert (code, "there is no such file" in err) == (2, True)
+
+
+def test_names_with_signs(snnopt, repository: Path) -> None:
+    name = "a [red] | `b` <i>,:%.onnx"
+    Path(name).write_bytes(Path("models/net.onnx").read_bytes())
+    Path("snnopt.toml").write_text("[gate]\nneurons = 1\n")
+    code, out, _ = snnopt("gate", name, "--annotations", "--junit", "g.xml", "--sarif", "g.sarif", "--markdown", "g.md")
+    assert code == 1
+    assert out.splitlines()[0].startswith(name)
+    (command,) = [match for line in out.splitlines() if (match := COMMAND.match(line))]
+    assert command["properties"].split(",")[0] == "file=a [red] | `b` <i>%2C%3A%25.onnx"
+    (suite,) = junitparser.JUnitXml.fromfile("g.xml")
+    assert suite.name == name
+    (result,) = Sarif.model_validate_json(Path("g.sarif").read_text()).runs[0].results or []
+    assert result.locations[0].physical_location.artifact_location.uri == quote(name)
+    tokens = MarkdownIt("gfm-like", {"linkify": False}).parse(Path("g.md").read_text())
+    item = next(tokens[n + 2] for n, token in enumerate(tokens) if token.type == "list_item_open")
+    assert name in "".join(child.content for child in item.children or [])
+    assert "&lt;i&gt;" in next(
+        token.content for token in tokens if token.type == "html_block" and "summary" in token.content
+    )
+
+
+@pytest.mark.parametrize("glob", ["a**b.onnx", "models/[z-a].onnx"])
+def test_globs_that_are_none(snnopt, repository: Path, glob: str) -> None:
+    Path("snnopt.toml").write_text(f'[gate]\nmodels = ["{glob}"]\nneurons = 1\n')
+    code, _, err = snnopt("gate")
+    assert (code, err.count("\n")) == (2, 1)
+    Path("snnopt.toml").write_text('[gate]\nmodels = ["models/*"]\nexclude = ["[z-a]"]\nneurons = 1\n')
+    assert snnopt("gate")[0] == 2
 
 
 def test_a_pointer_instead_of_a_model(snnopt, repository: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+from rich.markup import escape
 
 from snn_optimizer.cli.console import print_json, print_table
 from snn_optimizer.cli.options import json_option, model_argument
@@ -52,8 +53,11 @@ def _print(found: Difference) -> None:
     click.echo(f"{found.names[0]} -> {found.names[1]}")
     print_table("", columns, rows)
     click.echo()
-    changes = [[_sign(layer), layer.name, line] for layer in found.changed_layers for line in _lines(layer)]
-    shown = [row if not n or changes[n - 1][1] != row[1] else ["", "", row[2]] for n, row in enumerate(changes)]
+    shown = [
+        [*(["", ""] if place else [_sign(layer), escape(layer.name)]), escape(line)]
+        for layer in found.changed_layers
+        for place, line in enumerate(_lines(layer))
+    ]
     if shown:
         print_table("", [("", "left"), ("layer", "left"), ("what changed", "left")], shown)
         click.echo()

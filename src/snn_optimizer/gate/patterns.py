@@ -6,6 +6,8 @@ import re
 from functools import lru_cache
 from pathlib import Path
 
+from snn_optimizer.errors import InputError
+
 __all__ = ["expand_glob", "is_glob", "matches"]
 
 
@@ -21,7 +23,10 @@ def matches(path: str, pattern: str) -> bool:
 
 def expand_glob(folder: Path, pattern: str) -> list[Path]:
     """Return the files below a folder that a glob means, sorted."""
-    return sorted(path for path in folder.glob(pattern) if path.is_file())
+    try:
+        return sorted(path for path in folder.glob(pattern) if path.is_file())
+    except (ValueError, NotImplementedError, re.error) as error:
+        raise InputError(f"glob '{pattern}' cannot be read: {error}") from None
 
 
 @lru_cache(maxsize=256)
@@ -44,4 +49,7 @@ def _compiled(pattern: str) -> re.Pattern[str]:
         else:
             parts.append({"*": "[^/]*", "?": "[^/]"}.get(sign, re.escape(sign)))
         position += 1
-    return re.compile("".join(parts))
+    try:
+        return re.compile("".join(parts))
+    except re.error as error:
+        raise InputError(f"glob '{pattern}' cannot be read: {error}") from None
