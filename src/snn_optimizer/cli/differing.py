@@ -104,7 +104,11 @@ def _tensor_line(change: TensorChange) -> str:
 
 def _verdict(found: Difference) -> str:
     if found.same_network:
-        rest = ", the same model file" if found.same_file else "; only names, metadata or what is not read differ"
+        rest = (
+            ", the same model file"
+            if found.same_file
+            else "; the files differ in names, metadata or in how it is written"
+        )
         return f"the same network{rest}"
     if not found.changed_layers and not found.interface:
         return "the layers are the same; the networks differ between them, in operators, constants or connections"

@@ -9,7 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from snn_optimizer.ir import Graph, Node, SNNGraph, Value, array_of, bodies_of, dtype_of_constant, is_constant
+from snn_optimizer.ir import (
+    Graph,
+    Node,
+    SNNGraph,
+    Value,
+    array_of,
+    bodies_of,
+    dtype_of_constant,
+    is_constant,
+    is_standard,
+)
 from snn_optimizer.ir.contents import digest
 from snn_optimizer.ops import is_neuron
 
@@ -72,12 +82,12 @@ def compare_interfaces(first: SNNGraph, second: SNNGraph) -> tuple[tuple[str, st
 
 
 def _nodes(graph: Graph) -> Iterator[Node]:
-    """Yield the nodes of a graph and of its bodies that are no neurons."""
+    """Yield the nodes of a graph and of its bodies that are no neurons and do something."""
     pending = [graph]
     while pending:
         for node in pending.pop().nodes:
             pending += [body for _, body in bodies_of(node)]
-            if not is_neuron(node.domain or "", node.op):
+            if not is_neuron(node.domain or "", node.op) and not is_standard(node, "Identity"):
                 yield node
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Hashable, Mapping
+from functools import lru_cache
 
-from snn_optimizer.ir import Graph, Module, Node, Value, array_of, bodies_of, is_constant, is_missing
+import onnx
+from onnx import AttributeProto
+
+from snn_optimizer.ir import Graph, Module, Node, Value, array_of, bodies_of, is_constant, is_missing, is_standard
 from snn_optimizer.ir.contents import attribute_key, digest
 
 __all__ = ["fingerprint"]
@@ -13,7 +18,8 @@ __all__ = ["fingerprint"]
 def fingerprint(module: Module) -> bytes:
     """Return the same bytes for models that differ in names, metadata and the order of nodes at most.
 
-    What no output depends on does not count. Inputs are told apart by their place.
+    What no output depends on does not count, nor does an ``Identity``, nor whether a
+    default attribute is written. Inputs are told apart by their place.
     """
     return _Fingerprint(module).graph(module.graph, {})
 
@@ -29,6 +35,9 @@ class _Fingerprint:
         for place, value in enumerate(graph.inputs):
             known[id(value)] = _hash("input", place)
         for node in graph.nodes:  # sorted: a value is made before it is read
+            if is_standard(node, "Identity"):
+                known[id(node.outputs[0])] = self.value(node.inputs[0], known)
+                continue
             made = self.node(node, known)
             for place, value in enumerate(node.outputs):
                 known[id(value)] = _hash(made, place, is_missing(value))
@@ -37,7 +46,9 @@ class _Fingerprint:
     def node(self, node: Node, known: dict[int, bytes]) -> bytes:
         bodies = bodies_of(node)
         names = {name.split("[")[0] for name, _ in bodies}
-        plain = sorted((name, attribute_key(held)) for name, held in node.attrs.items() if name not in names)
+        written = {name: attribute_key(held) for name, held in node.attrs.items() if name not in names}
+        defaults = _defaults(node.op, self.module.opset()) if is_standard(node) else {}
+        plain = sorted((name, held) for name, held in written.items() if held != defaults.get(name))
         function = self.module.function_of(node)
         called = b"" if function is None else self.functions.get(id(function))
         if called is None:
@@ -59,6 +70,21 @@ class _Fingerprint:
                 else _hash("constant", array.dtype.name, array.shape, digest(array))
             )
         return self.constants[id(value)]
+
+
+@lru_cache(maxsize=1024)
+def _defaults(op: str, opset: int) -> Mapping[str, Hashable]:
+    """Return what attributes mean that are not written: to write it, or not to, is the same."""
+    try:
+        schema = onnx.defs.get_schema(op, opset, "")
+    except onnx.defs.SchemaError:
+        return {}
+    found: dict[str, Hashable] = {}
+    for name, attribute in schema.attributes.items():
+        if attribute.default_value.type != AttributeProto.UNDEFINED:
+            held = onnx.helper.get_attribute_value(attribute.default_value)
+            found[name] = attribute_key(held.decode() if isinstance(held, bytes) else held)
+    return found
 
 
 def _hash(*parts: object) -> bytes:

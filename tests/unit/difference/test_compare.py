@@ -145,6 +145,27 @@ def test_the_interface(tmp_path: Path) -> None:
     assert not found.same_network
 
 
+def test_identities_and_written_defaults_are_no_difference(tmp_path: Path) -> None:
+    model = mlp()
+    other = onnx.ModelProto.FromString(model.SerializeToString())
+    place, node = next((n, x) for n, x in enumerate(other.graph.node) if x.op_type == "Gemm")
+    node.attribute.append(onnx.helper.make_attribute("transA", 0))
+    other.graph.node.insert(place, onnx.helper.make_node("Identity", [node.input[0]], ["same"]))
+    other.graph.node[place + 1].input[0] = "same"
+    found = compared(tmp_path, model, other)
+    assert found.same_network
+    assert found.operators == ()
+    other.graph.node[place + 1].attribute.append(onnx.helper.make_attribute("alpha", 2.0))
+    assert not compared(tmp_path, model, other).same_network
+
+
+def test_two_exporters_of_one_network(corpus: Path) -> None:
+    exports = [corpus / f"snntorch_leaky_sub_rate_T25__{one}" / "model.onnx" for one in ("dynamo", "ts", "ts_opset13")]
+    for other in exports[1:]:
+        found = compare_models(exports[0], other)
+        assert (found.same_network, found.same_file) == (True, False)
+
+
 def test_nothing_is_not_a_number(tmp_path: Path) -> None:
     """A NaN in the same place of both is no difference."""
     model = mlp()
