@@ -7,9 +7,11 @@ import re
 from pathlib import Path
 from urllib.parse import quote
 
+import attr
 import jsonschema
 import junitparser
 import pytest
+import sarif_om
 from markdown_it import MarkdownIt
 from sarif.loader import load_sarif_file
 from sarif_pydantic import Sarif
@@ -20,6 +22,30 @@ from tests.support.gate_repository import BUDGET, commit, git, make_regression, 
 
 # what the runner of GitHub Actions takes for a command: actions/runner, ActionCommand.TryParseV2
 COMMAND = re.compile(r"^::(?P<name>[^ :]+)(?: (?P<properties>.*?))?::(?P<message>.*)$")
+
+
+# which class of sarif_om, made from the schema of the standard, the objects under a property are of
+SARIF = {
+    "runs": sarif_om.Run, "tool": sarif_om.Tool, "driver": sarif_om.ToolComponent, "rules": sarif_om.ReportingDescriptor,
+    "shortDescription": sarif_om.MultiformatMessageString, "fullDescription": sarif_om.MultiformatMessageString,
+    "defaultConfiguration": sarif_om.ReportingConfiguration, "invocations": sarif_om.Invocation,
+    "results": sarif_om.Result, "message": sarif_om.Message, "locations": sarif_om.Location,
+    "physicalLocation": sarif_om.PhysicalLocation, "artifactLocation": sarif_om.ArtifactLocation,
+    "region": sarif_om.Region,
+}  # fmt: skip
+FREE = {"properties", "partialFingerprints"}  # hold any names
+
+
+def assert_known(held: dict, kind: type) -> None:
+    """Every property is one the standard knows, and every one it requires is there."""
+    fields = {field.metadata["schema_property_name"]: field for field in attr.fields(kind)}
+    assert set(held) <= set(fields), kind
+    required = {name for name, field in fields.items() if field.default is attr.NOTHING}
+    assert required <= set(held), kind
+    for name, value in held.items():
+        for one in value if isinstance(value, list) else [value]:
+            if isinstance(one, dict) and name not in FREE:
+                assert_known(one, SARIF[name])
 
 
 @pytest.fixture
@@ -99,6 +125,7 @@ def test_junit_is_read_by_a_parser(snnopt, regression: Path) -> None:
 def test_sarif_is_read_by_a_parser(snnopt, regression: Path) -> None:
     assert snnopt("gate", "--sarif", "gate.sarif")[0] == 1
     written = json.loads(Path("gate.sarif").read_text())
+    assert_known(written, sarif_om.SarifLog)
     log = Sarif.model_validate(written)
     assert (log.version, len(log.runs)) == ("2.1.0", 1)
     run = log.runs[0]
@@ -259,6 +286,28 @@ def test_names_with_signs(snnopt, repository: Path) -> None:
     assert "&lt;i&gt;" in next(
         token.content for token in tokens if token.type == "html_block" and "summary" in token.content
     )
+
+
+def test_code_hosts_know_files_from_the_root(snnopt, regression: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(regression / "models")
+    monkeypatch.setenv("GITHUB_WORKSPACE", str(regression))
+    code, out, _ = snnopt("gate", "net.onnx", "--annotations", "--sarif", "g.sarif", "--junit", "g.xml")
+    assert code == 1
+    assert out.startswith("net.onnx, against main")
+    assert "::error file=models/net.onnx," in out
+    assert '"uri": "models/net.onnx"' in Path("g.sarif").read_text()
+    assert 'file="models/net.onnx"' in Path("g.xml").read_text()
+
+
+def test_a_baseline_that_is_no_model(snnopt, repository: Path) -> None:
+    model = Path("models/net.onnx").read_bytes()
+    Path("models/net.onnx").write_bytes(b"\xff" * 99)
+    commit(repository)
+    Path("models/net.onnx").write_bytes(model)
+    code, _, err = snnopt("gate", "--baseline", "HEAD")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "'models/net.onnx'" in err.replace(f"{repository}/", "")
+    assert "/snnopt-gate-" not in err
 
 
 @pytest.mark.parametrize("glob", ["a**b.onnx", "models/[z-a].onnx"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["gate"]
 
+_ROOTS = ("GITHUB_WORKSPACE", "CI_PROJECT_DIR")  # of the repository, in GitHub Actions and in GitLab
 _SUMMARY = "GITHUB_STEP_SUMMARY"
 MARKS = {"pass": "within budget", "fail": "OVER BUDGET", "warn": "warning", "new": "new", "unknown": "CANNOT TELL"}
 
@@ -68,6 +69,7 @@ def gate(
     """  # noqa: D301 - a backspace keeps click from filling the lines
     from snn_optimizer.gate import find_settings, formats, read_settings, run_gate, select  # noqa: PLC0415 - heavy
     from snn_optimizer.gate.results import counted  # noqa: PLC0415
+    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
 
     step_summary = os.environ.get(_SUMMARY, "")
     if summary and not step_summary:
@@ -78,9 +80,13 @@ def gate(
             raise OutputError(f"'{path}': there is no folder '{path.parent}'")
     with progress_bar(quiet=quiet or as_json) as progress:
         found = run_gate(settings, select(settings, models), baseline=baseline, update=update, progress=progress)
-    _write(junit, formats.junit(found))
-    _write(sarif, json.dumps(formats.sarif(found), indent=2, ensure_ascii=False) + "\n")
-    _write(markdown, formats.markdown(found))
+    root = Path(next((os.environ[name] for name in _ROOTS if os.environ.get(name)), "."))
+    if junit is not None:
+        write_text(junit, formats.junit(found, root))
+    if sarif is not None:
+        write_text(sarif, json.dumps(formats.sarif(found, root), indent=2, ensure_ascii=False) + "\n")
+    if markdown is not None:
+        write_text(markdown, formats.markdown(found))
     if step_summary and summary is not False:
         _append(Path(step_summary), formats.markdown(found))
     if as_json:
@@ -88,18 +94,11 @@ def gate(
     else:
         _print(found)
     if annotations or (annotations is None and os.environ.get("GITHUB_ACTIONS") == "true"):
-        for line in formats.workflow_commands(found):
+        for line in formats.workflow_commands(found, root):
             click.echo(line, err=as_json)
     if update:
         talk(f"recorded {counted(len(found.models), 'model')} in {settings.lock.name}", quiet=quiet)
     return found.exit_code
-
-
-def _write(path: Path | None, text: str) -> None:
-    from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415 - heavy
-
-    if path is not None:
-        write_text(path, text)
 
 
 def _append(path: Path, text: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from snn_optimizer.errors import ExecutionError, InputError
+from snn_optimizer.errors import DataError, ExecutionError, InputError
 from snn_optimizer.execution import model_digest
 from snn_optimizer.execution.benchmark import Benchmark, benchmark
 from snn_optimizer.execution.timing import Ratio
@@ -151,7 +151,15 @@ class _Judge:
                 checks.append(_shrunk(rule, shrunk, self.model.shown))
             else:
                 checks.append(self._compared(rule, values.get(rule.measure), before))
-        return Found(self.model.name, self.model.shown, values, tuple(checks), known.label if known else "", before)
+        return Found(
+            self.model.name,
+            self.model.shown,
+            self.model.path,
+            values,
+            tuple(checks),
+            known.label if known else "",
+            before,
+        )
 
     def _baseline_values(self, known: Known | None) -> Mapping[str, float]:
         if known is None:
@@ -159,7 +167,13 @@ class _Judge:
         if known.values is not None:
             return known.values
         assert known.path is not None
-        return _measured(self.model, self.settings, known.path).values
+        try:
+            return _measured(self.model, self.settings, known.path).values
+        except (DataError, ExecutionError):  # another interface: the samples of today do not fit
+            return measure_model(known.path).values
+        except InputError as error:
+            reason = str(error).replace(f"'{known.path}'", f"'{self.model.shown}'")
+            raise InputError(f"baseline {known.label}: {reason}") from error
 
     def _require_baseline(self, rule: Rule) -> None:
         if self.source is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import Any
 
 from snn_optimizer.gate.settings import Rule
@@ -87,7 +89,8 @@ class Found:
     model : str
         Path relative to the folder of the configuration file.
     shown : str
-        Path as a caller, or a code host, finds it.
+        Path relative to where the caller stands.
+    path : Path
     values, baseline_values : mapping
         Everything that was measured; no baseline values without a baseline.
     baseline : str
@@ -97,10 +100,15 @@ class Found:
 
     model: str
     shown: str
+    path: Path
     values: Mapping[str, float]
     checks: tuple[Check, ...]
     baseline: str = ""
     baseline_values: Mapping[str, float] = field(default_factory=dict)
+
+    def below(self, root: Path) -> str:
+        """Return the path from the root of a repository, as code hosts know the file."""
+        return os.path.relpath(self.path, root.absolute()).replace(os.sep, "/")
 
     @property
     def status(self) -> Status:

@@ -19,6 +19,8 @@ from snn_optimizer.measures.composition import external_locations
 __all__ = ["Revision"]
 
 _SECONDS = 300
+# set within a git hook, and relative to where that runs
+_OF_HOOKS = frozenset({"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +125,8 @@ class Revision:
 
 
 def _git(folder: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    environment = os.environ | {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
+    environment = {name: held for name, held in os.environ.items() if name not in _OF_HOOKS}
+    environment |= {"LC_ALL": "C", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0"}
     try:
         return subprocess.run(  # noqa: S603 - no shell; revisions that begin with '-' were refused
             ["git", "-C", str(folder), *arguments],  # noqa: S607 - the caller's git

@@ -160,15 +160,23 @@ def _gate_table(path: Path, whole: Mapping[str, Any]) -> Any:
     inner: Any = whole
     for name in ("tool", "snnopt"):
         inner = inner.get(name) if isinstance(inner, Mapping) else None
-    if inner is not None:
-        _refuse_unknown(path, "tool.snnopt", inner, ("gate",))
     nested = inner.get("gate") if isinstance(inner, Mapping) else None
+    if nested is None:
+        _refuse_misspelt(path, "tool.snnopt.", inner)
     if path.name == "pyproject.toml":
         return nested
-    _refuse_unknown(path, "", whole, ("gate", "tool"))
+    if nested is None and "gate" not in whole:
+        _refuse_misspelt(path, "", whole)
     if nested is not None and "gate" in whole:
         raise InputError(f"'{path}': has both [gate] and [tool.snnopt.gate]: keep one")
     return whole.get("gate", nested)
+
+
+def _refuse_misspelt(path: Path, prefix: str, tables: Any) -> None:
+    """Refuse a table that was meant to be this one; others are not for the gate."""
+    near = difflib.get_close_matches("gate", list(tables), 1, 0.5) if isinstance(tables, Mapping) else []
+    if near:
+        raise InputError(f"'{path}': unknown table [{prefix}{near[0]}]; did you mean [{prefix}gate]?")
 
 
 def _refuse_unknown(path: Path, table: str, found: Any, known: Iterable[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -11,7 +12,7 @@ from snn_optimizer.errors import InputError
 from snn_optimizer.gate import Status, judging, read_settings, run_gate, select
 from snn_optimizer.gate.patterns import matches
 from snn_optimizer.measures import Measured, measure_model
-from tests.support.models import mlp
+from tests.support.models import mlp, spike_trains
 
 
 @pytest.fixture
@@ -76,6 +77,19 @@ def test_time_of_another_interface_cannot_be_told(folder: Path) -> None:
     check = only(judged(folder, "run-time = 2.0", "old.onnx"))
     assert check.status is Status.UNKNOWN
     assert "cannot be compared" in check.message
+
+
+def test_samples_that_do_not_fit_the_baseline(folder: Path) -> None:
+    """Of a baseline with another interface everything but the costs on samples is compared."""
+    np.savez(folder / "net.npz", x=spike_trains(5, 3, 8))
+    save(folder / "old.onnx", 9, 16, 4)
+    result = judged(folder, 'data = "{stem}.npz"\nneurons = "+0"\nsynaptic-operations = "+5%"', "old.onnx")
+    assert [(check.measure, check.status) for _, check in result.each()] == [
+        ("neurons", Status.PASS), ("synaptic-operations", Status.UNKNOWN),
+    ]  # fmt: skip
+    assert result.models[0].values["synaptic-operations"] > 0
+    with pytest.raises(InputError, match=r"gone\.npz"):
+        judged(folder, 'data = "gone.npz"\nsynaptic-operations = 100')
 
 
 def test_operations_need_samples(folder: Path) -> None:

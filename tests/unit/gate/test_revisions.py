@@ -52,6 +52,15 @@ def test_a_model_and_its_external_weights_as_they_were(repository: Path, tmp_pat
     }
 
 
+def test_within_a_hook(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = repository / "deep" / "net.onnx"
+    path.write_bytes(mlp().SerializeToString())
+    commit(repository)
+    monkeypatch.setenv("GIT_DIR", ".git")  # as git sets it for its hooks
+    monkeypatch.setenv("GIT_INDEX_FILE", ".git/index")
+    assert Revision.find("main", repository).extract_model(path, tmp_path) is not None
+
+
 def test_a_model_that_is_not_there(repository: Path, tmp_path: Path) -> None:
     (repository / "readme").write_text("x")
     commit(repository)

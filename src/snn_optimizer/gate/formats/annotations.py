@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Final
 
 from snn_optimizer.gate.results import GateResult, Status
@@ -21,14 +22,14 @@ _COMMANDS: Final[Mapping[Status, str]] = {
 }
 
 
-def workflow_commands(result: GateResult) -> list[str]:
-    """Return one line for each check that did not pass."""
+def workflow_commands(result: GateResult, root: Path) -> list[str]:
+    """Return one line for each check that did not pass; files are named from the root of the repository."""
     lines = []
     for model, check in result.each():
         if (command := _COMMANDS.get(check.status)) is None:
             continue
         title = _property(f"{MEASURES[check.measure].label} of {model.model.rsplit('/', 1)[-1]}")
-        lines.append(f"::{command} file={_property(model.shown)},line=1,title={title}::{_data(check.message)}")
+        lines.append(f"::{command} file={_property(model.below(root))},line=1,title={title}::{_data(check.message)}")
     return lines
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree as ET
 
@@ -13,22 +14,22 @@ __all__ = ["junit"]
 _NOT_IN_XML: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def junit(result: GateResult) -> str:
+def junit(result: GateResult, root: Path) -> str:
     """Return the document; a warning passes and says so, a model without baseline is skipped."""
-    root = ET.Element("testsuites", {"name": "snnopt gate", **_counts([c for _, c in result.each()])})
+    suites = ET.Element("testsuites", {"name": "snnopt gate", **_counts([c for _, c in result.each()])})
     for model in result.models:
-        suite = ET.SubElement(root, "testsuite", {"name": _clean(model.model), **_counts(model.checks)})
+        suite = ET.SubElement(suites, "testsuite", {"name": _clean(model.model), **_counts(model.checks)})
         for check in model.checks:
-            suite.append(_case(model, check))
-    ET.indent(root)
-    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(root, encoding="unicode")}\n'
+            suite.append(_case(model, check, root))
+    ET.indent(suites)
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{ET.tostring(suites, encoding="unicode")}\n'
 
 
-def _case(model: Found, check: Check) -> ET.Element:
+def _case(model: Found, check: Check, root: Path) -> ET.Element:
     name = f"{check.measure} {check.rule.limit.text}{' (warning)' if check.rule.warns else ''}"
     case = ET.Element(
         "testcase",
-        {"classname": _clean(model.model), "name": _clean(name), "file": _clean(model.shown), "time": "0"},
+        {"classname": _clean(model.model), "name": _clean(name), "file": _clean(model.below(root)), "time": "0"},
     )
     message = _clean(check.message)
     facts = [f"{what}: {check.text(what)}" for what in ("value", "baseline", "allowed") if check.text(what)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -22,8 +23,8 @@ _LEVELS: Final[Mapping[Status, str]] = {
 }
 
 
-def sarif(result: GateResult) -> dict[str, Any]:
-    """Return the log."""
+def sarif(result: GateResult, root: Path) -> dict[str, Any]:
+    """Return the log; files are named from the root of the repository."""
     found = [(model, check) for model, check in result.each() if check.status in _LEVELS]
     rules = [name for name in MEASURES if any(check.measure == name for _, check in found)]
     return {
@@ -40,7 +41,7 @@ def sarif(result: GateResult) -> dict[str, Any]:
                 },
                 "invocations": [{"executionSuccessful": result.status is not Status.UNKNOWN}],
                 "columnKind": "utf16CodeUnits",
-                "results": [_result(model, check, rules.index(check.measure)) for model, check in found],
+                "results": [_result(model, check, rules.index(check.measure), root) for model, check in found],
             }
         ],
     }
@@ -57,7 +58,7 @@ def _rule(name: str) -> dict[str, Any]:
     }
 
 
-def _result(model: Found, check: Check, index: int) -> dict[str, Any]:
+def _result(model: Found, check: Check, index: int, root: Path) -> dict[str, Any]:
     # one alert per model, measure and limit, whatever the numbers of a run are
     identity = "\0".join((model.model, check.measure, check.rule.limit.text, str(check.rule.warns)))
     facts = {"value": check.value, "baseline": check.baseline, "allowed": check.allowed}
@@ -69,7 +70,7 @@ def _result(model: Found, check: Check, index: int) -> dict[str, Any]:
         "locations": [
             {
                 "physicalLocation": {
-                    "artifactLocation": {"uri": quote(model.shown), "uriBaseId": "%SRCROOT%"},
+                    "artifactLocation": {"uri": quote(model.below(root)), "uriBaseId": "%SRCROOT%"},
                     "region": {"startLine": 1},
                 }
             }
