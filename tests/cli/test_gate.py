@@ -16,6 +16,9 @@ from markdown_it import MarkdownIt
 from sarif.loader import load_sarif_file
 from sarif_pydantic import Sarif
 
+from snn_optimizer.gate import Check, Found, GateResult, Rule, Status
+from snn_optimizer.gate.formats import markdown
+from snn_optimizer.gate.limits import Kind, Limit
 from snn_optimizer.measures import MEASURES
 from tests.conftest import ROOT
 from tests.support.gate_repository import BUDGET, commit, git, make_regression, make_repository
@@ -160,6 +163,22 @@ def test_markdown_is_read_by_a_parser(snnopt, regression: Path) -> None:
     cells = [tokens[n + 1].content for n, token in enumerate(tokens) if token.type == "td_open"]
     assert cells[:6] == ["bytes", "40.02 KiB", "77.51 KiB", "+93.7%", "+2%", "❌ over budget"]
     assert len(cells) % 6 == 0
+
+
+def test_markdown_stays_within_a_comment() -> None:
+    limit = Limit("1", Kind.ABSOLUTE, 1)
+    checks = (Check(Rule("neurons", limit), Status.FAIL, "neurons: 2, allowed 1: over by 1", 2, None, 1),)
+    passed = (Check(Rule("neurons", limit), Status.PASS, "", 1, None, 1),)
+    found = tuple(
+        Found(f"{n}.onnx", f"{n}.onnx", Path(f"{n}.onnx"), {"neurons": 2}, checks if n % 2 else passed)
+        for n in range(3000)
+    )
+    text = markdown(GateResult("snnopt.toml", "", found))
+    assert len(text) < 65_536
+    shown = text.count("- ❌ over budget: ")
+    assert f"- and {1500 - shown} more" in text
+    small = markdown(GateResult("snnopt.toml", "", found[:4]))
+    assert small.index("❌ 1.onnx") < small.index("❌ 3.onnx") < small.index("✅ 0.onnx") < small.index("✅ 2.onnx")
 
 
 def test_annotations_are_commands_of_the_runner(snnopt, regression: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from snn_optimizer.ir import Array
 from snn_optimizer.measures import measure_model
 
 __all__ = ["Difference", "LayerChange", "TensorChange", "compare_models"]
+
+_CHUNK: Final = 1 << 20  # elements compared at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,21 +195,30 @@ def _compared(before: Described | None, after: Described | None) -> LayerChange:
 def _tensor(name: str, before: Array | None, after: Array | None) -> TensorChange | None:
     if before is None or after is None:
         return TensorChange(name, _summary(before), _summary(after))
-    if before.dtype == after.dtype and before.shape == after.shape:
-        equal = _equal(before, after)
-        if equal.all():
-            return None
-    old, new = (array.astype(np.float64) if array.dtype != np.float64 else array for array in (before, after))
+    old, new = before, after
     if old.size == 1 or new.size == 1:  # one for all neurons, or one for each
         old, new = np.broadcast_arrays(old.reshape(-1), new.reshape(-1))
     if old.shape != new.shape:
         return TensorChange(name, _summary(before), _summary(after))
-    changed = ~_equal(old, new)
-    if before.dtype == after.dtype and not changed.any():  # one for all neurons became one for each
+    changed, largest = _differences(old, new)
+    if before.dtype == after.dtype and not changed:
         return None
-    with np.errstate(invalid="ignore", over="ignore"):
-        largest = float(np.abs(old[changed] - new[changed]).max(initial=0.0))
-    return TensorChange(name, _summary(before), _summary(after), int(changed.sum()), int(changed.size), largest)
+    return TensorChange(name, _summary(before), _summary(after), changed, int(old.size), largest)
+
+
+def _differences(old: Array, new: Array) -> tuple[int, float]:
+    """Return how many elements differ, and by how much at most; a piece at a time, since weights may be large."""
+    changed, largest = 0, 0.0
+    rows = max(1, _CHUNK * len(old) // max(old.size, 1))
+    for start in range(0, len(old), rows):
+        piece = slice(start, start + rows)
+        differ = ~_equal(old[piece], new[piece])
+        if differ.any():
+            changed += int(differ.sum())
+            first, second = (np.asarray(one[piece], np.float64)[differ] for one in (old, new))
+            with np.errstate(invalid="ignore", over="ignore"):
+                largest = float(np.maximum(largest, np.abs(first - second).max()))  # a NaN stays one
+    return changed, largest
 
 
 def _equal(first: Array, second: Array) -> Any:

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from snn_optimizer.difference import Difference, compare_models
+from snn_optimizer.difference import Difference, compare, compare_models
 from snn_optimizer.ops import NeuronVariant
 from tests.support.models import LIF, conv, initializer, mlp, recurrent, with_initializer
 
@@ -178,3 +178,20 @@ def test_nothing_is_not_a_number(tmp_path: Path) -> None:
     weights[1, 1] = 0
     found = compared(tmp_path, broken, with_initializer(model, name, weights))
     assert found.layers[0].tensors[0].changed == 1
+    (change,) = compared(tmp_path, broken, model).layers[0].tensors
+    assert np.isnan(change.largest)
+    assert change.to_json()["largest"] is None
+
+
+@pytest.mark.parametrize("chunk", [1, 40, 1000])
+def test_weights_are_compared_in_pieces(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compare, "_CHUNK", chunk)
+    model = mlp()
+    name = next(t.name for t in model.graph.initializer if list(t.dims) == [16, 8])
+    weights = initializer(model, name).copy()
+    weights[0, 0] += np.float32(0.25)
+    weights[9, 3] -= np.float32(0.5)
+    weights[15, 7] += np.float32(0.125)
+    (change,) = compared(tmp_path, model, with_initializer(model, name, weights)).layers[0].tensors
+    assert (change.changed, change.elements) == (3, 128)
+    assert change.largest == pytest.approx(0.5, abs=1e-6)

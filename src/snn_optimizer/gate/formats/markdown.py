@@ -22,6 +22,7 @@ _MARKS: Final[Mapping[Status, str]] = {
     Status.PASS: "✅",
 }
 _ORDER: Final = tuple(_MARKS)
+_LONGEST: Final = 60_000  # characters; GitHub refuses comments of more than 65,536
 
 
 def markdown(result: GateResult) -> str:
@@ -29,12 +30,24 @@ def markdown(result: GateResult) -> str:
     against = f" against {_code(result.baseline)}" if result.baseline else ""
     lines = [MARKER, f"## {_MARKS[result.status].split()[0]} Model budgets{against}", "", f"{result.headline()}.", ""]
     wrong = [(model, check) for model, check in result.each() if check.status is not Status.PASS]
-    for model, check in sorted(wrong, key=lambda each: _ORDER.index(each[1].status)):
-        lines.append(f"- {_MARKS[check.status]}: {_code(model.shown)} {_escaped(check.message)}")
-    lines += [""] if wrong else []
-    for model in result.models:
-        lines += _table(model)
-    return "\n".join(lines).rstrip() + "\n"
+    items = [
+        f"- {_MARKS[check.status]}: {_code(model.shown)} {_escaped(check.message)}"
+        for model, check in sorted(wrong, key=lambda each: _ORDER.index(each[1].status))
+    ]
+    text = _joined("\n".join(lines), items, "- and {} more")
+    models = sorted(result.models, key=lambda model: _ORDER.index(model.status))
+    return (
+        _joined(text + "\n", ["\n".join(_table(model)) for model in models], "{} more models are left out here") + "\n"
+    )
+
+
+def _joined(text: str, parts: list[str], rest: str) -> str:
+    """Append parts as long as a comment may be, and say how many are left out."""
+    for number, part in enumerate(parts):
+        if len(text) + len(part) > _LONGEST:
+            return f"{text}\n{rest.format(len(parts) - number)}"
+        text += f"\n{part}"
+    return text.rstrip("\n")
 
 
 def _table(model: Found) -> list[str]:
