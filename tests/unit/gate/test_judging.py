@@ -92,6 +92,22 @@ def test_samples_that_do_not_fit_the_baseline(folder: Path) -> None:
         judged(folder, 'data = "gone.npz"\nsynaptic-operations = 100')
 
 
+def test_what_cannot_be_verified_could_not_be_smaller_for_sure(folder: Path) -> None:
+    onnx.save_model(mlp(v_threshold=1e6, weights=[np.zeros((16, 8)), np.zeros((4, 16))]), folder / "net.onnx")
+    check = only(judged(folder, 'could-be-smaller = "5%"'))
+    assert check.status is Status.UNKNOWN
+    assert "cannot tell" in check.message
+    save(folder / "net.onnx")
+    assert only(judged(folder, 'could-be-smaller = "90%"')).status is Status.PASS
+
+
+def test_what_could_be_smaller_may_only_warn(folder: Path, models: Path) -> None:
+    (folder / "net.onnx").write_bytes((models / "digits_pruned.onnx").read_bytes())
+    result = judged(folder, '[gate.warn]\ncould-be-smaller = "5%"')
+    assert (only(result).status, result.exit_code) == (Status.WARN, 0)
+    assert only(result).value == pytest.approx(0.378, abs=0.001)
+
+
 def test_operations_need_samples(folder: Path) -> None:
     with pytest.raises(InputError, match="energy needs samples"):
         judged(folder, "energy = '1 nJ'")
