@@ -24,6 +24,8 @@ _COMMANDS = {
     "bench": "snn_optimizer.cli.benching",
     "bisect": "snn_optimizer.cli.bisecting",
     "check-certificate": "snn_optimizer.cli.certificates",
+    "diff": "snn_optimizer.cli.differing",
+    "gate": "snn_optimizer.cli.gating",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",

@@ -24,9 +24,9 @@ import numpy.typing as npt
 from snn_optimizer.execution import Dataset, Observer
 from snn_optimizer.execution.activity import MeasuredActivity
 from snn_optimizer.execution.observe import steps_of
-from snn_optimizer.ir import Node, SNNGraph, is_standard, weights_of, weights_shape
+from snn_optimizer.ir import Node, Shapes, SNNGraph, is_standard, weights_of, weights_shape
 
-__all__ = ["AC_ENERGY", "MAC_ENERGY", "Costs", "LayerCosts", "measure_costs"]
+__all__ = ["AC_ENERGY", "MAC_ENERGY", "Costs", "LayerCosts", "count_synapses", "measure_costs"]
 
 MAC_ENERGY: Final = 4.6  # picojoule
 AC_ENERGY: Final = 0.9  # picojoule
@@ -124,6 +124,28 @@ def measure_costs(
         samples=dataset.samples,
         steps=steps_of(observer, dataset),
     )
+
+
+def count_synapses(graph: SNNGraph) -> int | None:
+    """Count the connections with a non-zero weight, of one step; None where the size of a feature map is open.
+
+    A weight of a convolution is a connection at each place it is applied to, padding excepted.
+    """
+    total = 0
+    shapes: Shapes | None = None
+    for node in (node for scope in graph.module.scopes() for node in scope.graph.nodes if _is_linear(node)):
+        weights = weights_of(node.inputs[1])
+        assert weights is not None
+        if node.op != "Conv":
+            total += int(np.count_nonzero(weights))
+            continue
+        shapes = shapes or Shapes.compute(graph.module)
+        shape = shapes.shape(node.inputs[0]) or ()
+        places = [size for size in shape[1:] if isinstance(size, int)]
+        if len(places) != weights.ndim - 1:
+            return None
+        total += round(_convolved(node, np.ones((1, 1, *places), np.bool_), weights != 0))
+    return total
 
 
 def _activation_sparsity(observer: Observer, dataset: Dataset) -> float:
