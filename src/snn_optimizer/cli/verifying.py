@@ -20,7 +20,7 @@ from snn_optimizer.cli.options import (
     refuse_given,
     seed_option,
 )
-from snn_optimizer.errors import InputError, OutputError
+from snn_optimizer.errors import InputError, ModelLoadError, OutputError
 
 if TYPE_CHECKING:
     from snn_optimizer.ir import InputDomain
@@ -127,6 +127,8 @@ def verify(
             thorough=not quick,
             progress=lambda done, total: report("verify", done, total),
         )
+    if str(found.equivalence.verdict) == "INCONCLUSIVE":
+        _refuse_invalid(before, after)
     written = _write_counterexample(found.equivalence, counterexample, after, quiet=quiet)
     if as_json:
         print_json({**found.to_json(), "counterexample_file": None if written is None else str(written)})
@@ -168,6 +170,16 @@ def _verify_exhaustively(
             f"{outcome.values_compared:,} values, largest difference {outcome.max_abs_difference:g}"
         )
     return EXIT[str(outcome.verdict)]
+
+
+def _refuse_invalid(*models: Path) -> None:
+    """Refuse a model that breaks the rules of ONNX: that nothing can be told about it is no verdict."""
+    from snn_optimizer.execution.diagnosis import find_fault  # noqa: PLC0415 - heavy; --help must be quick
+
+    for model in models:
+        fault = find_fault(model)
+        if fault is not None and fault.invalid:
+            raise ModelLoadError(f"'{model}': not a valid model: {fault.reason}")
 
 
 def _write_counterexample(found: Equivalence, wanted: Path | None, after: Path, *, quiet: bool) -> Path | None:

@@ -185,7 +185,8 @@ def test_limits_on_active_entries_are_kept():
 def test_where_samples_cannot_be_told_nothing_is_searched():
     model = models.mlp((8, 6, 4), steps=3, batch=2)
     observer = Observer(model)
-    search = seekers._Search(observer, [Stimulus("x", {"x": models.spike_trains(3, 2, 8)})], 0, {})
+    base = [Stimulus("x", {"x": models.spike_trains(3, 2, 8)})]
+    search = seekers._Search(observer, base, 0, {}, seekers.QUICK)
     assert search.pool.closest
-    search.axes, search.fixed_batch = {"x": 0}, None  # wrong: the steps
+    search.space.axes, search.space.fixed_batch = {"x": 0}, None  # wrong: the steps
     assert not search._scored({"x": models.spike_trains(3, 2, 8)}).closest
