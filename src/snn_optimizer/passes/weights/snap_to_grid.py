@@ -78,7 +78,7 @@ def _snap(graph: SNNGraph, context: PassContext, exponent: int) -> Outcome:
         if old is None or old.dtype.kind != "f":
             continue
         new = _rounded(old, exponent)
-        moved = int(np.count_nonzero(new != old))
+        moved = int(np.count_nonzero((new != old) & ~np.isnan(old)))  # what is no number lies on no grid
         if moved:
             rewriter.edit_constant(uses, new)
             outcome.changes += moved
