@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
+import shlex
 import sys
 from collections.abc import Sequence
 
@@ -24,6 +25,7 @@ _COMMANDS = {
     "passes": "snn_optimizer.cli.inspecting",
     "profile": "snn_optimizer.cli.measuring",
     "sweep": "snn_optimizer.cli.sweeping",
+    "view": "snn_optimizer.cli.viewing",
     "verify": "snn_optimizer.cli.measuring",
 }
 
@@ -61,8 +63,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; nothing raises but the unforeseen."""
     if not faulthandler.is_enabled() and hasattr(sys.stderr, "fileno"):
         _enable_faulthandler()
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), prog_name="snnopt", standalone_mode=False)
+        code = cli.main(args=given, prog_name="snnopt", standalone_mode=False, obj=shlex.join(["snnopt", *given]))
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except click.Abort:

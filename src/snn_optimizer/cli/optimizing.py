@@ -20,6 +20,7 @@ from snn_optimizer.cli.options import (
     quiet_option,
     seed_option,
 )
+from snn_optimizer.cli.reporting import result_keeper, write_html
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 )
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.json or .md).")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.html, .json or .md).")
 @click.option("--remarks", "remarks_pattern", metavar="REGEX", help="Print the remarks of matching passes.")
 @click.option("--remarks-output", type=click.Path(path_type=Path), help="Write all remarks (.jsonl).")
 @click.option("--time-passes", is_flag=True, help="Print the time of every pass.")
@@ -98,8 +99,14 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     if level is not None and pipeline is not None:
         raise InputError("give a level or a pipeline (-O or -p), not both")
     report_path: Path | None = options["report_path"]
-    if report_path is not None and report_path.suffix not in {".json", ".md"}:
-        raise InputError(f"report '{report_path}' must end in .json or .md")
+    if report_path is not None and report_path.suffix not in {".html", ".json", ".md"}:
+        raise InputError(f"report '{report_path}' must end in .html, .json or .md")
+    keeper = None
+    if report_path is not None and report_path.suffix == ".html":
+        from snn_optimizer.report.html import require_libraries  # noqa: PLC0415 - heavy
+
+        require_libraries(str(report_path))
+        keeper = result_keeper()
     if options["verify_each"] and not options["verify"]:
         raise InputError("--verify-each checks every pass and --no-verify checks none: give one of them")
     limit = options["bisect_limit"]
@@ -122,7 +129,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             emit=options["emit"] or "",
             min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
-            instruments=_instruments(options),
+            instruments=[*_instruments(options), *([] if keeper is None else [keeper])],
             progress=progress,
         )
         graph, report = run_job(model, job)
@@ -133,7 +140,10 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
         return 1
     if output is not None and not options["dry_run"]:
         graph.save(output, external=options["external_data"])
-    _write_texts(report, report_path, options["remarks_output"])
+    if keeper is not None and report_path is not None:
+        with progress_bar(quiet=options["quiet"] or options["as_json"]) as progress:
+            write_html(report_path, report, model, keeper.graph or graph, job, progress)
+    _write_texts(report, None if keeper else report_path, options["remarks_output"])
     _print(report, output, options)
     return 0
 

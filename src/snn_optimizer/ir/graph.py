@@ -45,6 +45,8 @@ class SNNGraph:
         units they remove.
     rate_samples : int or None
         On how many samples the rates were measured; None when they were given by hand.
+    kept_units : dict
+        Of a population that lost units, the number each unit that is left had when the graph was read.
     """
 
     def __init__(self, layers: Sequence[LayerNode] | None = None, *, module: Module | None = None) -> None:
@@ -52,6 +54,7 @@ class SNNGraph:
             raise InputError("SNNGraph takes layers=[...]; use SNNGraph.from_onnx for a file")
         self.firing_rates: dict[str, npt.NDArray[np.float64]] = {}
         self.rate_samples: int | None = None
+        self.kept_units: dict[str, npt.NDArray[np.int64]] = {}
         if module is not None:
             self.module = module
             return
@@ -90,11 +93,12 @@ class SNNGraph:
         twin = SNNGraph(module=self.module.copy(share_weights=share_weights))
         twin.firing_rates = {name: rates.copy() for name, rates in self.firing_rates.items()}
         twin.rate_samples = self.rate_samples
+        twin.kept_units = dict(self.kept_units)
         return twin
 
     def become(self, other: SNNGraph) -> None:
-        """Take over the model and the rates of another graph, which must not be used afterwards."""
-        self.module, self.firing_rates = other.module, other.firing_rates
+        """Take over the model, the rates and the units of another graph, which must not be used afterwards."""
+        self.module, self.firing_rates, self.kept_units = other.module, other.firing_rates, other.kept_units
 
     # -- layers ----------------------------------------------------------------------------
 

@@ -236,11 +236,19 @@ class Surgeon:
         for population in self.groups.populations:
             rates = self.graph.firing_rates.get(population.name)
             units = len(population.labels)
+            keep = ~self.groups.mask_at(population.labels, selected)
+            self._update_numbers(population.name, keep)
             if rates is not None and rates.size % max(units, 1) == 0:
-                keep = ~self.groups.mask_at(population.labels, selected)
                 by_unit = rates.reshape(units, -1)[keep]
                 shape = rates.shape if rates.ndim == 1 else (int(keep.sum()), *rates.shape[1:])
                 self.graph.firing_rates[population.name] = by_unit.reshape(-1 if rates.ndim == 1 else shape)
+
+    def _update_numbers(self, population: str, keep: Mask) -> None:
+        numbers = self.graph.kept_units.get(population)
+        if numbers is None:
+            numbers = np.arange(len(keep))
+        if len(numbers) == len(keep) and not keep.all():
+            self.graph.kept_units[population] = numbers[keep]
 
 
 @dataclass

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
 from snn_optimizer.pipeline.records import PassResult, PassStatus
 from snn_optimizer.remarks import Remark
+from snn_optimizer.verification import CaseResult, Equivalence
 
-__all__ = ["Evidence", "OptimizationReport", "Size"]
+__all__ = ["Evidence", "EvidenceCase", "OptimizationReport", "Size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,41 @@ class Size:
     nonzero_params: int = 0
     nodes: int = 0
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCase:
+    """What was compared on one stimulus, or on the data.
+
+    Attributes
+    ----------
+    generated : bool
+        False for the caller's data.
+    differing : int
+        Elements of outputs that differ, near ties included.
+    """
+
+    name: str
+    generated: bool = True
+    samples: int = 0
+    spikes_compared: int = 0
+    spikes_seen: int = 0
+    differing: int = 0
+    near_ties: int = 0
+
+    @classmethod
+    def of(cls, case: CaseResult) -> Self:
+        """Return the numbers of a case."""
+        found = case.comparison
+        return cls(
+            name=case.name,
+            generated=case.generated,
+            samples=case.samples,
+            spikes_compared=found.spikes_compared,
+            spikes_seen=found.spikes_seen,
+            differing=found.differing,
+            near_ties=case.near_ties,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +73,12 @@ class Evidence:
     spikes_changed : int
     near_ties : int
         Samples that differ because a membrane came within rounding of its threshold.
+    cases : tuple of EvidenceCase
+        The same by stimulus.
+    silent : tuple of str
+        Populations that never fired: nothing was seen of them.
+    skipped : tuple of str
+        Stimuli on which the original itself does not run.
     """
 
     verdict: str = ""
@@ -47,6 +89,26 @@ class Evidence:
     spikes_changed: int = 0
     near_ties: int = 0
     samples: int = 0
+    cases: tuple[EvidenceCase, ...] = ()
+    silent: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Equivalence) -> Self:
+        """Return the numbers of a comparison."""
+        return cls(
+            verdict=str(found.verdict),
+            reason=found.reason,
+            values_compared=found.values_compared,
+            spikes_compared=found.spikes_compared,
+            spikes_seen=found.spikes_seen,
+            spikes_changed=found.spikes_differing,
+            near_ties=found.near_ties,
+            samples=found.samples,
+            cases=tuple(EvidenceCase.of(case) for case in found.cases),
+            silent=found.silent,
+            skipped=found.skipped,
+        )
 
 
 @dataclass(slots=True)
