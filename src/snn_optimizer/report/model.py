@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from snn_optimizer.ir import html_table
 from snn_optimizer.pipeline.records import PassResult, PassStatus
 from snn_optimizer.remarks import Remark
 from snn_optimizer.verification import CaseResult, Equivalence
@@ -187,14 +188,7 @@ class OptimizationReport:
     def summary(self) -> str:
         """Return the report as a few lines of plain text."""
         lines = [f"{self.model or 'model'}: {self.pipeline}".rstrip(": ")]
-        for label, name in (
-            ("neurons", "neurons"),
-            ("parameters", "params"),
-            ("non-zero", "nonzero_params"),
-            ("nodes", "nodes"),
-            ("bytes", "bytes"),
-        ):
-            old, new = getattr(self.before, name), getattr(self.after, name)
+        for label, old, new in self._sizes():
             lines.append(f"  {label:<11}{old:>12,} -> {new:>12,}  {_change(old, new)}")
         lines += [
             f"  {result.name:<29} {describe_result(result)}"
@@ -211,6 +205,31 @@ class OptimizationReport:
                 f"  accuracy {self.accuracy_before:.2%} -> {self.accuracy_after:.2%} on {self.accuracy_samples} samples"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the tables that notebooks show."""
+        rows = [(label, f"{old:,}", f"{new:,}", _change(old, new)) for label, old, new in self._sizes()]
+        if self.accuracy_before is not None and self.accuracy_after is not None:
+            label = f"accuracy ({self.accuracy_samples:,} samples)"
+            rows.append((label, f"{self.accuracy_before:.2%}", f"{self.accuracy_after:.2%}", ""))
+        title = f"{self.model or 'model'}: {self.pipeline}".rstrip(": ")
+        evidence = describe_evidence(self.evidence) if self.evidence.verdict else "not verified"
+        acted = [result for result in self.pass_results if result.status is not PassStatus.UNCHANGED]
+        return "\n".join([
+            html_table(title, ("", "before", "after", "change"), rows, f"{self.exactness}; {evidence}"),
+            html_table("passes", ("pass", "claim", "result"), [(r.name, r.claim, describe_result(r)) for r in acted]),
+        ])  # fmt: skip
+
+    def _sizes(self) -> list[tuple[str, int, int]]:
+        """Return what is counted: its name, before and after."""
+        named = (
+            ("neurons", "neurons"),
+            ("parameters", "params"),
+            ("non-zero", "nonzero_params"),
+            ("nodes", "nodes"),
+            ("bytes", "bytes"),
+        )
+        return [(label, getattr(self.before, name), getattr(self.after, name)) for label, name in named]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-serializable form."""
@@ -238,14 +257,11 @@ class OptimizationReport:
     def to_markdown(self) -> str:
         """Return the report as GitHub-flavoured Markdown."""
         rows = ["| | before | after | change |", "|---|---:|---:|---:|"]
-        for label, name in (
-            ("neurons", "neurons"),
-            ("parameters", "params"),
-            ("nodes", "nodes"),
-            ("bytes", "bytes"),
-        ):
-            old, new = getattr(self.before, name), getattr(self.after, name)
-            rows.append(f"| {label} | {old:,} | {new:,} | {_change(old, new)} |")
+        rows += [
+            f"| {label} | {old:,} | {new:,} | {_change(old, new)} |"
+            for label, old, new in self._sizes()
+            if label != "non-zero"
+        ]
         if self.accuracy_before is not None and self.accuracy_after is not None:
             rows.append(f"| accuracy | {self.accuracy_before:.2%} | {self.accuracy_after:.2%} | |")
         passes = ["| pass | result | seconds |", "|---|---|---:|"]

@@ -26,7 +26,7 @@ _SAMPLES: Final = 256
 _PRODUCTS: Final = 40_000_000_000  # multiplications in all runs of one model
 _POTENTIALS: Final = 100_000  # drawn from a population for its histogram
 _WATCHED: Final = 32  # samples whose potentials are computed
-_LARGEST_MESSAGE: Final = 1 << 30
+_LARGEST_MESSAGE: Final = 64 << 20  # bytes of weights; the runtime maps larger ones from a file
 
 
 @dataclass(slots=True, eq=False)
@@ -223,15 +223,14 @@ class _Measurement:
 
     def _watch(self, batches: list[Dataset]) -> None:
         """Draw potentials from the first samples."""
-        generator = np.random.default_rng(self.seed)
         parts: dict[tuple[int, str], list[Array]] = {}
         spiking: dict[tuple[int, str], bool] = {}
         watched = batches[: max(1, _WATCHED // max(1, batches[0].samples))]
-        for batch in watched:
+        for number, batch in enumerate(watched):
             for side, observer in enumerate((self.first, self.second)):
                 for seen in observer.observe(batch.feeds):
                     key = (side, seen.population)
-                    parts.setdefault(key, []).append(_drawn(seen, generator, _POTENTIALS // len(watched)))
+                    parts.setdefault(key, []).append(_drawn(seen, [self.seed, number], _POTENTIALS // len(watched)))
                     spiking[key] = seen.spiking
         for (side, name), drawn in parts.items():
             rates = self.counts[side, name] / max(1, self.observations[side, name])
@@ -283,7 +282,9 @@ def _most(changes: Array, spikes: Array) -> int:
     return int(np.lexsort((spikes, changes))[-1])
 
 
-def _drawn(seen: Observation, generator: np.random.Generator, number: int) -> Array:
+def _drawn(seen: Observation, seed: list[int], number: int) -> Array:
+    """Return some potentials; of populations of one size the same places, so that equal ones look equal."""
+    generator = np.random.default_rng(seed)
     potential = np.asarray(seen.potential)
     places = generator.integers(max(potential.size, 1), size=min(potential.size, number))
     drawn = potential.reshape(-1)[places].astype(np.float64)

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from snn_optimizer.ir import LayerNode, Node, Projection, SNNGraph, Value, equation, is_constant
+from snn_optimizer.ir import LayerNode, Node, Projection, SNNGraph, Value, equation, is_constant, is_standard
 from snn_optimizer.report.html.binning import TIMES
 
 __all__ = ["LARGEST", "Edge", "Network", "Place", "network_of"]
 
+SIZES: Final = ("Shape", "Size")  # what is read of a value by these is not what it carries
 LARGEST: Final = 120  # populations that are drawn; more cannot be read
 
 
@@ -146,6 +147,8 @@ class _Walk:
                 pending.extend((linked, path, recurrent or later) for linked, later in links)
                 continue
             for node in value.inputs:
+                if is_standard(node, *SIZES):
+                    continue
                 onward = (*path, id(node)) if id(node) in self.projections else path
                 pending.extend((read, onward, recurrent) for read in node.inputs)
 

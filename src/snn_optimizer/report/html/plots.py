@@ -24,6 +24,7 @@ LOST: Final = (0xE0, 0x5A, 0x10)
 NEW: Final = (0x1C, 0x7E, 0xD6)
 GONE: Final = (0x9C, 0x6A, 0xDE)
 GONE_ALPHA: Final = 0.22
+SHADES: Final = 51
 FEW: Final = 30  # neurons, up to which a raster is flat
 FLAT: Final = 1.7
 _PANEL: Final = (3.4, 2.3)  # inches
@@ -92,6 +93,9 @@ def _histogram(axes: Any, series: list[tuple[Array, str, str]], *, weighted: boo
         filled = label == "before"
         axes.stairs(counts, edges, fill=filled, color=colour, alpha=0.45 if filled else 1.0, linewidth=1.4, label=label)
     axes.set_yscale("log")
+    if not weighted:
+        axes.set_ylim(bottom=0.8)  # a bin of one neuron is seen
+    axes.minorticks_off()
     axes.grid(visible=True, axis="y", color=MUTED, alpha=0.25, linewidth=0.6)
 
 
@@ -189,7 +193,8 @@ def _weight_image(image: Image, top: float) -> Array:
     values = image.values
     pixels = np.zeros((*values.shape, 4), np.uint8)
     pixels[..., :3] = np.where(values[..., np.newaxis] < 0, LOST, KEPT if image.binned else NEW)
-    pixels[..., 3] = np.rint(255 * np.clip(np.abs(values) / top, 0, 1) ** 0.6)
+    shade = np.clip(np.abs(values) / top, 0, 1) ** 0.6
+    pixels[..., 3] = np.rint(SHADES * shade) * (255 // SHADES)  # few shades make a small file
     return pixels
 
 

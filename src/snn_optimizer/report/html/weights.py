@@ -13,7 +13,7 @@ from snn_optimizer.report.html.binning import Image, shrunk
 
 __all__ = ["Weights", "weights_by_name"]
 
-LIMIT: Final = (96, 192)  # rows and columns of a map
+LIMIT: Final = (128, 192)  # rows and columns of a map
 _CHUNK: Final = 1 << 22
 
 

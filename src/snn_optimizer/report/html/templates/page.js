@@ -68,7 +68,19 @@
   };
   const lines = (place) => {
     if (place.kind !== "population") { return [cut(place.name, 36), `${place.kind}${place.detail ? ` · ${cut(place.detail, 30)}` : ""}`]; }
-    return [cut(place.name, 36), `${place.neuron_type} · ${place.neurons.toLocaleString("en")} neurons`, cut(place.detail, 46)];
+    return [cut(place.name, 36), `${place.neuron_type} · ${place.neurons.toLocaleString("en")} neurons`, cut(place.detail, 60)];
+  };
+
+  const curve = (points) => {
+    const last = points.length - 1;
+    const at = (point) => `${point.x.toFixed(1)} ${point.y.toFixed(1)}`;
+    if (last === 1) { return `M${at(points[0])}L${at(points[1])}`; }
+    const parts = points.slice(1, last).map((point, index) => {
+      const next = points[index + 2];
+      const end = index + 2 === last ? next : { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 };
+      return `Q${at(point)} ${at(end)}`;
+    });
+    return `M${at(points[0])}${parts.join("")}`;
   };
 
   const draw = (figure, number) => {
@@ -95,18 +107,23 @@
     add(marker, "path", { d: "M0 0 8 4 0 8z" });
     for (const name of graph.edges()) {
       const { points, edge } = graph.edge(name);
-      const [first, ...rest] = points;
-      let path = `M${first.x} ${first.y}`;
-      rest.forEach((point, index) => {
-        const next = rest[index + 1];
-        const end = next && index + 2 < rest.length ? { x: (point.x + next.x) / 2, y: (point.y + next.y) / 2 } : next || point;
-        if (index < rest.length - 1 || rest.length === 1) { path += rest.length === 1 ? `L${point.x} ${point.y}` : `Q${point.x} ${point.y} ${end.x} ${end.y}`; }
-      });
-      add(svg, "path", { d: path, class: edge.recurrent ? "edge later" : "edge", "marker-end": `url(#arrow${number})` });
+      if (name.v === name.w) {
+        const { x, y, width: w } = graph.node(name.v);
+        const right = x + w / 2;
+        const loop = `M${right} ${y - 14}C${right + 34} ${y - 26} ${right + 34} ${y + 26} ${right} ${y + 14}`;
+        add(svg, "path", { d: loop, class: "edge later", "marker-end": `url(#arrow${number})` });
+        continue;
+      }
+      add(svg, "path", { d: curve(points), class: edge.recurrent ? "edge later" : "edge", "marker-end": `url(#arrow${number})` });
     }
     for (const name of graph.edges()) {
       const label = graph.edge(name);
       if (!label.text) { continue; }
+      if (name.v === name.w) {
+        const { x, y, width: w } = graph.node(name.v);
+        add(svg, "text", { class: "small", x: x + w / 2 + 32, y: y + 4 }, label.text);
+        continue;
+      }
       add(svg, "rect", { class: "back", x: label.x - label.width / 2, y: label.y - 9, width: label.width, height: 18 });
       add(svg, "text", { class: "small", x: label.x, y: label.y + 4, "text-anchor": "middle" }, label.text);
     }
