@@ -71,7 +71,8 @@ def render(data: ReportData, *, progress: Callable[[str, int, int], None] | None
         "ranges": ranges,
         "safe_svg": Markup,
     }
-    scripts = [_asset("vendor/dagre.min.js").split("//# sourceMappingURL")[0], _asset("templates/page.js")]
+    dagre = _asset("vendor/dagre.min.js").split("//# sourceMappingURL")[0]
+    scripts = [f"/*\n{_asset('vendor/dagre.LICENSE.txt')}*/\n{dagre}", _asset("templates/page.js")]
     hashes = [f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" for text in scripts]
     report = data.report
     figures: dict[str, LayerFigures] = {}

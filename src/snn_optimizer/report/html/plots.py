@@ -34,11 +34,11 @@ _FAINTEST: Final = 0.35
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Panel:
-    """A raster to draw; ``differs`` and ``gone`` where it is known which neuron is which."""
+    """A raster to draw; where it is known which neuron is which, the spikes the other has not, and what is gone."""
 
     label: str
     raster: Array
-    differs: npt.NDArray[np.bool_] | None = None
+    only: npt.NDArray[np.bool_] | None = None
     gone: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -112,7 +112,7 @@ def raster_plots(change: Change, name: str, population: str, *, columns: str) ->
             axes.imshow(_raster_image(panel), aspect="auto", interpolation="none", extent=extent)
             axes.set_title(panel.label)
             axes.set_xlabel(columns)
-            axes.set_ylabel("neuron" if panel.gone is None else "neuron (number before)")
+            axes.set_ylabel("neuron")
             axes.locator_params(integer=True)
 
         title = f"Spikes of {population} {panel.label}"
@@ -132,15 +132,18 @@ def _panels(change: Change) -> list[_Panel]:
     image[change.kept] = after
     gone = np.ones(len(image), np.bool_)
     gone[change.kept] = False
-    differs = (before != image) & ~gone[:, np.newaxis]
-    return [_Panel("before", before, differs, gone), _Panel("after", image, differs, gone)]
+    both = ~gone[:, np.newaxis]
+    return [
+        _Panel("before", before, (before > image) & both, gone),
+        _Panel("after", image, (image > before) & both, gone),
+    ]
 
 
 def _said(block: tuple[int, int], columns: str) -> str:
     if block == (1, 1):
         return f"Every neuron and {columns} is shown."
     sizes = f"{block[0]} neuron{'s' * (block[0] > 1)} {TIMES} {block[1]} {columns}{'s' * (block[1] > 1)}"
-    return f"Binned: a cell stands for {sizes}, fuller the more they fired; a cell with any difference is marked."
+    return f"Binned: a cell stands for {sizes}, fuller the more they fired; a cell with any such spike is marked."
 
 
 def _raster_image(panel: _Panel) -> Array:
@@ -156,8 +159,8 @@ def _raster_image(panel: _Panel) -> Array:
         empty = (share > 0) & (counts == 0)
         pixels[empty, :3] = GONE
         pixels[empty, 3] = np.rint(255 * GONE_ALPHA * share[empty])
-    if panel.differs is not None:
-        marked = block_means(panel.differs, panel.block) > 0
+    if panel.only is not None:
+        marked = block_means(panel.only, panel.block) > 0
         pixels[marked] = (*(LOST if panel.label == "before" else NEW), 255)
     return pixels
 

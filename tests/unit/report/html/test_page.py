@@ -60,6 +60,7 @@ def test_it_loads_nothing(page) -> None:
     assert "@import" not in page[0]
     assert not re.search(r"url\((?!#)", page[0])
     assert "sourceMappingURL" not in page[0]
+    assert "Copyright (c) 2012-2014 Chris Pettitt" in page[0]
     assert "default-src &#39;none&#39;" in page[0]
 
 
