@@ -217,6 +217,7 @@ def frontier_plot(frontier: Frontier, name: str) -> str:
         axes.set_xlabel(frontier.axis)
         axes.set_ylabel("largest share of the budget")
         axes.set_yscale("symlog", linthresh=1.0)
+        axes.margins(y=0.12)
         axes.set_ylim(bottom=0)
         axes.grid(visible=True, color=MUTED, alpha=0.25, linewidth=0.6)
         axes.legend()
