@@ -29,7 +29,7 @@ from snn_optimizer.pipeline.presets import expand
 from snn_optimizer.pipeline.spec import Pipeline, parse
 from snn_optimizer.premises import forbid_more_active, forbid_unknown_inputs, widened
 from snn_optimizer.report import Evidence, OptimizationReport, Size
-from snn_optimizer.verification import Equivalence, score
+from snn_optimizer.verification import score
 from snn_optimizer.verification.forms import Form, compare_forms
 
 __all__ = ["Data", "Job", "Model", "Prepared", "dataset_of", "prepare", "proto_of", "run_job", "weakest_claim"]
@@ -178,7 +178,7 @@ def _run_once(model: Model, job: Job) -> tuple[SNNGraph, OptimizationReport]:
     report.exactness = exactness.name.lower()
     report.after = _size(graph, _stored_bytes(graph))
     if guard is not None:
-        report.evidence = _evidence(guard.evidence(graph, exactness))
+        report.evidence = Evidence.of(guard.evidence(graph, exactness))
     _measure_on(report, prepared.session, guard, graph, prepared.test or prepared.calibration)
     if emitted is not None:
         graph = emitted
@@ -325,19 +325,6 @@ def _stored_bytes(graph: SNNGraph) -> int:
     if weights < LARGEST_IN_MEMORY:
         return len(graph.to_onnx().SerializeToString())
     return len(graph.module.skeleton().SerializeToString()) + weights
-
-
-def _evidence(equivalence: Equivalence) -> Evidence:
-    return Evidence(
-        verdict=str(equivalence.verdict),
-        reason=equivalence.reason,
-        values_compared=equivalence.values_compared,
-        spikes_compared=equivalence.spikes_compared,
-        spikes_seen=equivalence.spikes_seen,
-        spikes_changed=equivalence.spikes_differing,
-        near_ties=equivalence.near_ties,
-        samples=equivalence.samples,
-    )
 
 
 def _measure_on(

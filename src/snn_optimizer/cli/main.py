@@ -5,17 +5,18 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import os
+import shlex
 import signal
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 import click
 
 from snn_optimizer import __version__
 from snn_optimizer.cli.failures import complain, failure_code, written_badly
+from snn_optimizer.cli.invocation import Invocation
 
 __all__ = ["cli", "main"]
 
@@ -36,6 +37,7 @@ _COMMANDS = {
     "query": "snn_optimizer.cli.querying",
     "sweep": "snn_optimizer.cli.sweeping",
     "verify": "snn_optimizer.cli.verifying",
+    "view": "snn_optimizer.cli.viewing",
 }
 
 
@@ -98,10 +100,10 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; nothing raises but the unforeseen."""
     if not faulthandler.is_enabled() and hasattr(sys.stderr, "fileno"):
         _enable_faulthandler()
-    models: list[Path] = []
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    invocation = Invocation(shlex.join(["snnopt", *words]))
     try:
-        words = None if arguments is None else list(arguments)
-        code = cli.main(args=words, prog_name="snnopt", standalone_mode=False, obj=models)
+        code = cli.main(args=words, prog_name="snnopt", standalone_mode=False, obj=invocation)
     except click.exceptions.Exit as stop:
         return int(stop.exit_code)
     except (click.Abort, KeyboardInterrupt):
@@ -118,7 +120,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except SystemExit:  # how click ends when nobody reads the output any more
         return 0
     except Exception as error:  # noqa: BLE001 - a defect of ours must not end in a traceback
-        return failure_code(error, models)
+        return failure_code(error, invocation.models)
     return int(code or 0)
 
 

@@ -21,6 +21,7 @@ from snn_optimizer.cli.options import (
     quiet_option,
     seed_option,
 )
+from snn_optimizer.cli.reporting import html_page, result_keeper
 from snn_optimizer.cli.reproducing import run_watched
 from snn_optimizer.errors import InputError
 
@@ -66,7 +67,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 )
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
-@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.json or .md).")
+@click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.html, .json or .md).")
 @click.option("--certificate", type=click.Path(path_type=Path), help="Write what is proved of the result (.json).")
 @click.option("--remarks", "remarks_pattern", metavar="REGEX", help="Print the remarks of matching passes.")
 @click.option("--remarks-output", type=click.Path(path_type=Path), help="Write all remarks (.jsonl).")
@@ -108,8 +109,14 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     if level is not None and pipeline is not None:
         raise InputError("give a level or a pipeline (-O or -p), not both")
     report_path: Path | None = options["report_path"]
-    if report_path is not None and report_path.suffix not in {".json", ".md"}:
-        raise InputError(f"report '{report_path}' must end in .json or .md")
+    if report_path is not None and report_path.suffix not in {".html", ".json", ".md"}:
+        raise InputError(f"report '{report_path}' must end in .html, .json or .md")
+    keeper = None
+    if report_path is not None and report_path.suffix == ".html":
+        from snn_optimizer.report.html import require_libraries  # noqa: PLC0415 - heavy
+
+        require_libraries(str(report_path))
+        keeper = result_keeper()
     if options["certificate"] is not None:
         require_original(model, output, dry_run=options["dry_run"])
     if options["verify_each"] and not options["verify"]:
@@ -138,7 +145,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             emit=options["emit"] or "",
             min_calibration=options["min_calibration"],
             frontend=frontend_of(options["states"], options["custom_ops"]),
-            instruments=_instruments(options),
+            instruments=[*_instruments(options), *([] if keeper is None else [keeper])],
             progress=progress,
         )
         graph, report = run_watched(model, job, options["reproducer_path"], quiet=options["quiet"])
@@ -147,11 +154,15 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
         talk(f"snnopt: the result differs from '{model}', nothing was written: {report.evidence.reason}")
         return 1
+    page = None
+    if keeper is not None:
+        with progress_bar(quiet=options["quiet"] or options["as_json"]) as progress:
+            page = html_page(report, model, keeper.graph or graph, job, progress)
     with AtomicFiles() as files:  # all of them or none
         if output is not None and not options["dry_run"]:
             graph.save(output, external=options["external_data"], files=files)
         if report_path is not None:
-            write_text(report_path, report.dumps(report_path.suffix), files=files)
+            write_text(report_path, page or report.dumps(report_path.suffix), files=files)
         if (remarks := options["remarks_output"]) is not None:
             write_text(remarks, "".join(json.dumps(r.to_json()) + "\n" for r in report.remarks), files=files)
     if options["certificate"] is not None and output is not None:

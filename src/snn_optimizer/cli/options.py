@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from snn_optimizer.cli.invocation import invocation
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,8 +41,8 @@ class ModelPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Return the path."""
         path = super().convert(value, param, ctx)
-        if ctx is not None and isinstance(models := ctx.find_root().obj, list):
-            models.append(path)
+        if ctx is not None:
+            invocation(ctx).models.append(path)
         return path
 
 

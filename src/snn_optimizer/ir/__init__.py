@@ -10,6 +10,7 @@ from snn_optimizer.ir.index import GraphIndex
 from snn_optimizer.ir.layers import NEURON_TYPES, LayerNode, Projection
 from snn_optimizer.ir.module import FunctionKey, Module, ValueSpec
 from snn_optimizer.ir.mutation import sort_stable
+from snn_optimizer.ir.notebook import html_table
 from snn_optimizer.ir.rewriter import Rewriter
 from snn_optimizer.ir.shapes import Shape, Shapes
 from snn_optimizer.ir.text import equation, print_graph
@@ -67,6 +68,7 @@ __all__ = [
     "describe",
     "dtype_of_constant",
     "equation",
+    "html_table",
     "is_constant",
     "is_encoded",
     "is_missing",

@@ -18,6 +18,7 @@ from snn_optimizer.ir.build import build_module
 from snn_optimizer.ir.decoded import is_encoded, weights_of, weights_shape
 from snn_optimizer.ir.layers import LayerBinding, LayerNode, find_projections
 from snn_optimizer.ir.module import Module
+from snn_optimizer.ir.notebook import network_html
 from snn_optimizer.ir.rewriter import Rewriter
 from snn_optimizer.ir.shapes import Shapes
 from snn_optimizer.ir.text import print_graph
@@ -238,6 +239,10 @@ class SNNGraph:
 
     def __str__(self) -> str:
         return print_graph(self)
+
+    def _repr_html_(self) -> str:
+        """Return the table that notebooks show."""
+        return network_html(self)
 
     def __repr__(self) -> str:
         return f"SNNGraph({len(self._bindings())} layers, {self.total_neurons} neurons, {self.total_params} parameters)"

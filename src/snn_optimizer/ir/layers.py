@@ -178,6 +178,11 @@ class LayerNode:
         return self.variant.operator
 
     @property
+    def node(self) -> Node | None:
+        """The neuron call in the graph; None before the layer was given to one."""
+        return None if self._binding is None else self._binding.neuron
+
+    @property
     def n_neurons(self) -> int:
         """Number of neurons; of a feature map channels times positions."""
         return self._weights.shape[0] if self._binding is None else self._binding.neurons

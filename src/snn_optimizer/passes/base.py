@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -157,6 +158,11 @@ class Spending:
 
     def __str__(self) -> str:
         return self.found
+
+    def numbers(self) -> dict[str, object]:
+        """Return what it holds in JSON types, for the arguments of a remark; a share that is not finite is None."""
+        shares = [share if math.isfinite(share) else None for share in self.shares]
+        return {"within_budget": self.holds, "found": self.found, "shares": shares}
 
 
 Accept = Callable[[SNNGraph], Spending]

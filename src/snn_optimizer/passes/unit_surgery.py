@@ -237,8 +237,8 @@ class Surgeon:
         for population in self.groups.populations:
             rates = self.graph.firing_rates.get(population.name)
             units = len(population.labels)
+            keep = ~self.groups.mask_at(population.labels, selected)
             if rates is not None and rates.size % max(units, 1) == 0:
-                keep = ~self.groups.mask_at(population.labels, selected)
                 by_unit = rates.reshape(units, -1)[keep]
                 shape = rates.shape if rates.ndim == 1 else (int(keep.sum()), *rates.shape[1:])
                 self.graph.firing_rates[population.name] = by_unit.reshape(-1 if rates.ndim == 1 else shape)

@@ -1,5 +1,12 @@
-"""From the record of a run to text, JSON and Markdown."""
+"""From the record of a run to text, JSON, Markdown and HTML."""
 
-from snn_optimizer.report.model import Evidence, OptimizationReport, Size, describe_evidence, describe_result
+from snn_optimizer.report.model import (
+    Evidence,
+    EvidenceCase,
+    OptimizationReport,
+    Size,
+    describe_evidence,
+    describe_result,
+)
 
-__all__ = ["Evidence", "OptimizationReport", "Size", "describe_evidence", "describe_result"]
+__all__ = ["Evidence", "EvidenceCase", "OptimizationReport", "Size", "describe_evidence", "describe_result"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Self
 
+from snn_optimizer.ir import html_table
 from snn_optimizer.pipeline.records import PassResult, PassStatus
 from snn_optimizer.remarks import Remark
+from snn_optimizer.verification import CaseResult, Equivalence
 
-__all__ = ["Evidence", "OptimizationReport", "Size"]
+__all__ = ["Evidence", "EvidenceCase", "OptimizationReport", "Size"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,41 @@ class Size:
     nonzero_params: int = 0
     nodes: int = 0
     bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class EvidenceCase:
+    """What was compared on one stimulus, or on the data.
+
+    Attributes
+    ----------
+    generated : bool
+        False for the caller's data.
+    differing : int
+        Elements of outputs that differ, near ties included.
+    """
+
+    name: str
+    generated: bool = True
+    samples: int = 0
+    spikes_compared: int = 0
+    spikes_seen: int = 0
+    differing: int = 0
+    near_ties: int = 0
+
+    @classmethod
+    def of(cls, case: CaseResult) -> Self:
+        """Return the numbers of a case."""
+        found = case.comparison
+        return cls(
+            name=case.name,
+            generated=case.generated,
+            samples=case.samples,
+            spikes_compared=found.spikes_compared,
+            spikes_seen=found.spikes_seen,
+            differing=found.differing,
+            near_ties=case.near_ties,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +74,12 @@ class Evidence:
     spikes_changed : int
     near_ties : int
         Samples that differ because a membrane came within rounding of its threshold.
+    cases : tuple of EvidenceCase
+        The same by stimulus.
+    silent : tuple of str
+        Populations that never fired: nothing was seen of them.
+    skipped : tuple of str
+        Stimuli on which the original itself does not run.
     """
 
     verdict: str = ""
@@ -47,6 +90,26 @@ class Evidence:
     spikes_changed: int = 0
     near_ties: int = 0
     samples: int = 0
+    cases: tuple[EvidenceCase, ...] = ()
+    silent: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, found: Equivalence) -> Self:
+        """Return the numbers of a comparison."""
+        return cls(
+            verdict=str(found.verdict),
+            reason=found.reason,
+            values_compared=found.values_compared,
+            spikes_compared=found.spikes_compared,
+            spikes_seen=found.spikes_seen,
+            spikes_changed=found.spikes_differing,
+            near_ties=found.near_ties,
+            samples=found.samples,
+            cases=tuple(EvidenceCase.of(case) for case in found.cases),
+            silent=found.silent,
+            skipped=found.skipped,
+        )
 
 
 @dataclass(slots=True)
@@ -125,14 +188,7 @@ class OptimizationReport:
     def summary(self) -> str:
         """Return the report as a few lines of plain text."""
         lines = [f"{self.model or 'model'}: {self.pipeline}".rstrip(": ")]
-        for label, name in (
-            ("neurons", "neurons"),
-            ("parameters", "params"),
-            ("non-zero", "nonzero_params"),
-            ("nodes", "nodes"),
-            ("bytes", "bytes"),
-        ):
-            old, new = getattr(self.before, name), getattr(self.after, name)
+        for label, old, new in self._sizes():
             lines.append(f"  {label:<11}{old:>12,} -> {new:>12,}  {_change(old, new)}")
         lines += [
             f"  {result.name:<29} {describe_result(result)}"
@@ -149,6 +205,31 @@ class OptimizationReport:
                 f"  accuracy {self.accuracy_before:.2%} -> {self.accuracy_after:.2%} on {self.accuracy_samples} samples"
             )
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        """Return the tables that notebooks show."""
+        rows = [(label, f"{old:,}", f"{new:,}", _change(old, new)) for label, old, new in self._sizes()]
+        if self.accuracy_before is not None and self.accuracy_after is not None:
+            label = f"accuracy ({self.accuracy_samples:,} samples)"
+            rows.append((label, f"{self.accuracy_before:.2%}", f"{self.accuracy_after:.2%}", ""))
+        title = f"{self.model or 'model'}: {self.pipeline}".rstrip(": ")
+        evidence = describe_evidence(self.evidence) if self.evidence.verdict else "not verified"
+        acted = [result for result in self.pass_results if result.status is not PassStatus.UNCHANGED]
+        return "\n".join([
+            html_table(title, ("", "before", "after", "change"), rows, f"{self.exactness}; {evidence}"),
+            html_table("passes", ("pass", "claim", "result"), [(r.name, r.claim, describe_result(r)) for r in acted]),
+        ])  # fmt: skip
+
+    def _sizes(self) -> list[tuple[str, int, int]]:
+        """Return what is counted: its name, before and after."""
+        named = (
+            ("neurons", "neurons"),
+            ("parameters", "params"),
+            ("non-zero", "nonzero_params"),
+            ("nodes", "nodes"),
+            ("bytes", "bytes"),
+        )
+        return [(label, getattr(self.before, name), getattr(self.after, name)) for label, name in named]
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-serializable form."""
@@ -176,14 +257,11 @@ class OptimizationReport:
     def to_markdown(self) -> str:
         """Return the report as GitHub-flavoured Markdown."""
         rows = ["| | before | after | change |", "|---|---:|---:|---:|"]
-        for label, name in (
-            ("neurons", "neurons"),
-            ("parameters", "params"),
-            ("nodes", "nodes"),
-            ("bytes", "bytes"),
-        ):
-            old, new = getattr(self.before, name), getattr(self.after, name)
-            rows.append(f"| {label} | {old:,} | {new:,} | {_change(old, new)} |")
+        rows += [
+            f"| {label} | {old:,} | {new:,} | {_change(old, new)} |"
+            for label, old, new in self._sizes()
+            if label != "non-zero"
+        ]
         if self.accuracy_before is not None and self.accuracy_after is not None:
             rows.append(f"| accuracy | {self.accuracy_before:.2%} | {self.accuracy_after:.2%} | |")
         passes = ["| pass | result | seconds |", "|---|---|---:|"]

@@ -124,7 +124,7 @@ class Prune(Pass):
             amount = (low + high) / 2
             trial = attempt(amount)
             found = context.accept(trial[0])
-            context.note("frontier", "model", f"{amount:.1%} removed: {found}", amount=amount)
+            context.note("frontier", "model", f"{amount:.1%} removed: {found}", amount=amount, **found.numbers())
             if found:
                 low, best = amount, trial
             else:

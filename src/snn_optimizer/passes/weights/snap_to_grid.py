@@ -60,7 +60,9 @@ class SnapToGrid(Pass):
             trial = context.trial(candidate)
             outcome = _snap(candidate, trial, exponent)
             spending = context.accept(candidate)
-            context.note("frontier", "model", f"multiples of 2^-{exponent}: {spending}", exponent=exponent)
+            context.note(
+                "frontier", "model", f"multiples of 2^-{exponent}: {spending}", exponent=exponent, **spending.numbers()
+            )
             if spending:
                 graph.become(candidate)
                 context.remarks.extend(trial.remarks)

@@ -137,6 +137,6 @@ class UnitSearch:
             self.context.note(
                 "frontier", "model",
                 f"{self._parameters[key]:,} parameters, {sum(key)} units gone: {self._spent[key]}",
-                units=sum(key),
+                units=sum(key), parameters=self._parameters[key], **self._spent[key].numbers(),
             )  # fmt: skip
         return self._spent[key]

@@ -15,6 +15,7 @@ from snn_optimizer.execution import Session
 from snn_optimizer.passes import registry
 from snn_optimizer.passes.base import Outcome, PassContext
 from snn_optimizer.pipeline.budget import Budget
+from snn_optimizer.report.html.frontier import frontiers
 
 
 def network(seed: int = 0, rates: np.ndarray | None = None) -> SNNGraph:
@@ -122,6 +123,11 @@ def test_the_budget_is_never_exceeded_and_is_used(limit: float) -> None:
     assert changed <= limit
     assert (pruned.nonzero_params < graph.nonzero_params) == (limit > 0.0) or limit == 0.0
     assert (report.exactness == "lossy") == (pruned.nonzero_params < graph.nonzero_params)
+    (frontier,) = frontiers(report.pass_results)
+    assert len(frontier.points) == sum(remark.rule == "frontier" for remark in report.remarks) > 3
+    for point in frontier.points:
+        assert point.within == (point.spent is not None and point.spent <= 1)
+        assert point.found.startswith("decision change ")
 
 
 @pytest.mark.parametrize(
