@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -42,7 +43,7 @@ class ModelPath(click.Path):
         """Return the path."""
         path = super().convert(value, param, ctx)
         if ctx is not None:
-            invocation(ctx).models.append(path)
+            invocation(ctx).models.append(Path(os.fsdecode(path)))
         return path
 
 
