@@ -110,7 +110,8 @@ def _start(value: Value, found: Mapping[int, int]) -> int | None:
         array = held
     else:
         return found.get(id(value))
-    whole = (
-        array.dtype.kind in "fiub" and array.size and bool(((array >= 0) & (array <= LARGEST) & (array % 1 == 0)).all())
-    )
+    if array.dtype.kind not in "fiub" or not array.size:
+        return None
+    with np.errstate(invalid="ignore"):  # infinite
+        whole = bool(((array >= 0) & (array <= LARGEST) & (array % 1 == 0)).all())
     return int(array.max()) if whole else None

@@ -24,6 +24,7 @@ FORMAT = "snn_optimizer profile 1"
 """First entry of the header of a saved profile."""
 
 _ARRAYS = ("spike_count", "v_min", "v_max", "margin")
+_MOST = 2.0**62  # spikes of a neuron that are counted
 _MEMORY = 256 << 20  # bytes of recordings held at once
 
 
@@ -75,7 +76,10 @@ class PopulationProfile:
         count = np.zeros(neurons, np.int64)
         if observation.distance is not None:
             margin = observation.distance.min(axis=both).astype(np.float64)
-            count = observation.spikes.sum(axis=both, dtype=np.float64).astype(np.int64)
+            total = observation.spikes.sum(axis=both, dtype=np.float64)
+            # what puts out no number is not silent
+            sound = np.where(np.isfinite(total), np.minimum(total, _MOST), potential.shape[0] * potential.shape[1])
+            count = sound.astype(np.int64)
         return cls(
             name=observation.population,
             shape=neurons,
