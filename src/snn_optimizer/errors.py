@@ -22,6 +22,9 @@ SnnOptimizerError
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 __all__ = [
     "BudgetError",
     "ConvergenceError",
@@ -38,7 +41,15 @@ __all__ = [
     "UnknownPassError",
     "UnsupportedModelError",
     "VerificationError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(written: object, known: Iterable[str]) -> str:
+    """Return a clause that names the known name nearest to what was written; empty when none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = get_close_matches(str(written).casefold(), by_folded, n=1)
+    return f"; did you mean '{by_folded[near[0]]}'?" if near else ""
 
 
 class SnnOptimizerError(Exception):

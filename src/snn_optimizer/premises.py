@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snn_optimizer.errors import DataError, InputError
+from snn_optimizer.errors import DataError, InputError, did_you_mean
 from snn_optimizer.execution import Dataset
 from snn_optimizer.ir import InputDomain, SNNGraph
 from snn_optimizer.ir.activity_limit import largest_activity
@@ -41,6 +41,7 @@ def forbid_unknown_inputs(domain: InputDomain, graph: SNNGraph) -> None:
         if name not in names:
             raise InputError(
                 f"the model has no input '{name}' to declare a range or activity of; it has {', '.join(names)}"
+                f"{did_you_mean(name, names)}"
             )
 
 
