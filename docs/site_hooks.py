@@ -42,7 +42,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     text = (Path(config.config_file_path).parent / "README.md").read_text(encoding="utf-8")
     files.append(File.generated(config, README, content=re.sub(r"\]\(docs/", "](", text)))
     pages = sorted(file.src_uri for file in files.documentation_pages())
-    nav: list[Any] = [page for page in ("index.md", "tutorial.md", README) if page in pages]
+    nav: list[Any] = [{"Home": "index.md"}, {"Tutorial": "tutorial.md"}, {"Overview": README}]
     for folder, title in FOLDERS.items():
         ranks = {f"{folder}/{name}.md": rank for rank, name in enumerate(FIRST[folder])}
         inside = [page for page in pages if page.startswith(f"{folder}/")]

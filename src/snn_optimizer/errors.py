@@ -1,20 +1,20 @@
 """The exceptions of this package, all of them.
 
-SnnOptimizerError
-├── InputError                 the caller can fix it               exit 2
-│   ├── ModelLoadError         the file cannot be read as a model
-│   ├── UnsupportedModelError  names the feature and the node
-│   ├── DataError              calibration or test data does not fit the model
-│   ├── OutputError            the result cannot be written
-│   ├── PipelineSpecError      has .text, .start, .end
-│   ├── UnknownPassError       has .name, .suggestions
-│   └── PassOptionError        an option a pass does not have, or a wrong value
-├── PassError                  a pass raised or broke its contract exit 3
-│   └── ConvergenceError       a fixpoint group hit its bound
-├── VerificationError          the result is wrong                 exit 1
-│   ├── IRVerificationError    names the pass and the invariant
-│   └── BudgetError            the caller's budget cannot be met
-└── ExecutionError             a backend could not run the model   exit 4
+    SnnOptimizerError
+    ├── InputError                 the caller can fix it               exit 2
+    │   ├── ModelLoadError         the file cannot be read as a model
+    │   ├── UnsupportedModelError  names the feature and the node
+    │   ├── DataError              calibration or test data does not fit the model
+    │   ├── OutputError            the result cannot be written
+    │   ├── PipelineSpecError      has .text, .start, .end
+    │   ├── UnknownPassError       has .name, .suggestions
+    │   └── PassOptionError        an option a pass does not have, or a wrong value
+    ├── PassError                  a pass raised or broke its contract exit 3
+    │   └── ConvergenceError       a fixpoint group hit its bound
+    ├── VerificationError          the result is wrong                 exit 1
+    │   ├── IRVerificationError    names the pass and the invariant
+    │   └── BudgetError            the caller's budget cannot be met
+    └── ExecutionError             a backend could not run the model   exit 4
 
 "Cannot tell" is not an exception: analyses return unknown, rules return a
 ``Refusal``, verification returns ``INCONCLUSIVE``.
