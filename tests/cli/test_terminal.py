@@ -41,6 +41,7 @@ COMMANDS = [name for name in cli.list_commands(click.Context(cli)) if name != "c
         (["query", "MODEL", "--layer", "lif_1"], "lif1"),
         (["optimize", "MODEL", "--dry-run", "--input-range", "X=0:1"], "x"),
         (["optimize", "MODEL", "--dry-run", "--input-max-active", "X=2"], "x"),
+        (["verify", "MODEL", "MODEL", "--input-range", "X=0:1"], "x"),
         (["verify", "MODEL", "MODEL", "--exhaustive", "--input-range", "X=0:1"], "x"),
         (["optimize", "STEP", "--dry-run", "--states", "mem11=mem1_out"], "mem1"),
         (["optimize", "STEP", "--dry-run", "--states", "mem1=mem1_ou"], "mem1_out"),

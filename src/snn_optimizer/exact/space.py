@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.errors import InputError, did_you_mean
+from snn_optimizer.errors import InputError
 from snn_optimizer.execution.axes import batch_axes, names_time, time_axis
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.ort import Port
@@ -117,12 +117,7 @@ def sample_entries(ports: Sequence[Port], domain: InputDomain, steps: int, state
     NotEnumerable
         If an input has no known shape, or is a state nobody declared.
     """
-    known = [port.name for port in ports]
-    if unknown := [name for name in (*domain.named, *domain.named_active) if name not in known]:
-        raise InputError(
-            f"the model has no input '{unknown[0]}' to declare a range or activity of; it has {', '.join(known)}"
-            f"{did_you_mean(unknown[0], known)}"
-        )
+    domain.forbid_unknown([port.name for port in ports])
     axes = batch_axes(ports)
     found = []
     for port in ports:
