@@ -60,6 +60,26 @@ def test_bash_completes(program: Path, line: str, replaced: str, offered: list[s
     assert [text for text in done.stdout.splitlines() if text and text != "compopt -o nospace"] == offered
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish here")
+@pytest.mark.parametrize(
+    ("line", "offered"),
+    [
+        ("snnopt opti", ["optimize\tOptimize a model."]),
+        ("snnopt passes snap", ["snap-to-grid"]),
+        ("snnopt optimize net.onnx -p prune,dead-n", ["prune,dead-neuron-elimination"]),
+        ("snnopt info net.on", ["net.onnx"]),
+    ],
+)
+def test_fish_completes(program: Path, tmp_path: Path, line: str, offered: list[str]) -> None:
+    (tmp_path / "net.onnx").touch()
+    environment = os.environ | {"PATH": f"{program}{os.pathsep}{os.environ['PATH']}", "LINE": line}
+    script = 'snnopt completion fish | source; complete -C "$LINE"'
+    done = subprocess.run(
+        ["fish", "-c", script], env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines() == offered
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_are_answered(
     shell: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

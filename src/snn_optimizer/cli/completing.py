@@ -9,6 +9,7 @@ import click
 from click.shell_completion import (
     BashComplete,
     CompletionItem,
+    FishComplete,
     add_completion_class,
     get_completion_class,
     split_arg_string,
@@ -38,6 +39,25 @@ _BASH: Final = r"""%(complete_func)s() {
 complete -o nosort -F %(complete_func)s %(prog_name)s
 """
 
+# What click prints for fish ends a value at its first comma, and pipelines have commas.
+_FISH: Final = r"""function %(complete_func)s
+    set -l response (env %(complete_var)s=fish_complete COMP_WORDS=(commandline -cp) COMP_CWORD=(commandline -t) \
+        %(prog_name)s)
+    for completion in $response
+        set -l parts (string split -m 1 "," -- $completion)
+        switch $parts[1]
+            case dir
+                __fish_complete_directories (commandline -t)
+            case file
+                __fish_complete_path (commandline -t)
+            case plain
+                echo $parts[2]
+        end
+    end
+end
+complete --no-files --command %(prog_name)s --arguments "(%(complete_func)s)"
+"""
+
 
 @add_completion_class
 class Bash(BashComplete):
@@ -65,6 +85,18 @@ class Bash(BashComplete):
     def format_completion(self, item: CompletionItem) -> str:
         """Return one line of the answer."""
         return f"{'part' if item.nospace else item.type},{item.value[self._kept :]}"
+
+
+@add_completion_class
+class Fish(FishComplete):
+    """Completes in fish."""
+
+    name = "fish"
+    source_template = _FISH
+
+    def format_completion(self, item: CompletionItem) -> str:
+        """Return one line of the answer: what fish shows behind a value comes after a tab."""
+        return f"{item.type},{item.value}" + (f"\t{item.help.splitlines()[0]}" if item.help else "")
 
 
 @click.command(short_help="Print a script that completes commands in your shell.")
