@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import time
 import warnings
 from collections.abc import Sequence
@@ -11,7 +10,7 @@ from typing import Any
 
 from snn_optimizer.analyses import AnalysisManager
 from snn_optimizer.bisection import Bisection, bisect
-from snn_optimizer.errors import InputError, SnnOptimizerError, UnknownPassError
+from snn_optimizer.errors import InputError, SnnOptimizerError, UnknownPassError, did_you_mean
 from snn_optimizer.execution import ModelSource, Observer, Profile, Session, profile_model
 from snn_optimizer.ir import SNNGraph
 from snn_optimizer.job import Data, Job, Model, dataset_of, proto_of, run_job
@@ -180,8 +179,7 @@ def _job(options: dict[str, Any]) -> Job:
     known = set(Job.__dataclass_fields__)
     for name in options:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InputError(f"unknown option '{name}'" + (f"; did you mean '{near[0]}'?" if near else ""))
+            raise InputError(f"unknown option '{name}'{did_you_mean(name, known)}")
     return Job(**options)
 
 

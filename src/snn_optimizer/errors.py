@@ -1,26 +1,29 @@
 """The exceptions of this package, all of them.
 
-SnnOptimizerError
-├── InputError                 the caller can fix it               exit 2
-│   ├── ModelLoadError         the file cannot be read as a model
-│   ├── UnsupportedModelError  names the feature and the node
-│   ├── DataError              calibration or test data does not fit the model
-│   ├── OutputError            the result cannot be written
-│   ├── PipelineSpecError      has .text, .start, .end
-│   ├── UnknownPassError       has .name, .suggestions
-│   └── PassOptionError        an option a pass does not have, or a wrong value
-├── PassError                  a pass raised or broke its contract exit 3
-│   └── ConvergenceError       a fixpoint group hit its bound
-├── VerificationError          the result is wrong                 exit 1
-│   ├── IRVerificationError    names the pass and the invariant
-│   └── BudgetError            the caller's budget cannot be met
-└── ExecutionError             a backend could not run the model   exit 4
+    SnnOptimizerError
+    ├── InputError                 the caller can fix it               exit 2
+    │   ├── ModelLoadError         the file cannot be read as a model
+    │   ├── UnsupportedModelError  names the feature and the node
+    │   ├── DataError              calibration or test data does not fit the model
+    │   ├── OutputError            the result cannot be written
+    │   ├── PipelineSpecError      has .text, .start, .end
+    │   ├── UnknownPassError       has .name, .suggestions
+    │   └── PassOptionError        an option a pass does not have, or a wrong value
+    ├── PassError                  a pass raised or broke its contract exit 3
+    │   └── ConvergenceError       a fixpoint group hit its bound
+    ├── VerificationError          the result is wrong                 exit 1
+    │   ├── IRVerificationError    names the pass and the invariant
+    │   └── BudgetError            the caller's budget cannot be met
+    └── ExecutionError             a backend could not run the model   exit 4
 
 "Cannot tell" is not an exception: analyses return unknown, rules return a
 ``Refusal``, verification returns ``INCONCLUSIVE``.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 __all__ = [
     "BudgetError",
@@ -38,7 +41,15 @@ __all__ = [
     "UnknownPassError",
     "UnsupportedModelError",
     "VerificationError",
+    "did_you_mean",
 ]
+
+
+def did_you_mean(written: object, known: Iterable[str]) -> str:
+    """Return a clause that names the known name nearest to what was written; empty when none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    near = get_close_matches(str(written).casefold(), by_folded, n=1)
+    return f"; did you mean '{by_folded[near[0]]}'?" if near else ""
 
 
 class SnnOptimizerError(Exception):

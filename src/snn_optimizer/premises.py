@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from snn_optimizer.errors import DataError, InputError
+from snn_optimizer.errors import DataError
 from snn_optimizer.execution import Dataset
 from snn_optimizer.ir import InputDomain, SNNGraph
 from snn_optimizer.ir.activity_limit import largest_activity
@@ -36,12 +36,7 @@ def widened(domain: InputDomain, calibration: Dataset | None, warnings: list[str
 
 def forbid_unknown_inputs(domain: InputDomain, graph: SNNGraph) -> None:
     """Refuse a declaration of an input that the model has not: nothing would come of it."""
-    names = [value.name for value in graph.module.graph.inputs]
-    for name in (*domain.named, *domain.named_active):
-        if name not in names:
-            raise InputError(
-                f"the model has no input '{name}' to declare a range or activity of; it has {', '.join(names)}"
-            )
+    domain.forbid_unknown([value.name for value in graph.module.graph.inputs])
 
 
 def forbid_more_active(domain: InputDomain, data: Dataset | None, what: str) -> None:

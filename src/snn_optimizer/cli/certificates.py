@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snn_optimizer.cli.console import print_json
-from snn_optimizer.cli.options import json_option, model_argument
+from snn_optimizer.cli.console import print_json, working
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 from snn_optimizer.errors import InputError, SnnOptimizerError
 
 if TYPE_CHECKING:
@@ -25,7 +25,10 @@ __all__ = ["check_certificate", "require_original", "write_certificate"]
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Samples (.npz) it counts on, to count again.")
 @json_option
-def check_certificate(before: Path, after: Path, certificate: Path, data: Path | None, *, as_json: bool) -> int:
+@quiet_option
+def check_certificate(
+    before: Path, after: Path, certificate: Path, data: Path | None, *, as_json: bool, quiet: bool
+) -> int:
     """Check that AFTER does what BEFORE does, as far as CERTIFICATE claims.
 
     Nothing is taken from the passes: bounds are computed again in interval arithmetic, the cuts are replayed on the
@@ -36,7 +39,8 @@ def check_certificate(before: Path, after: Path, certificate: Path, data: Path |
     from snn_optimizer.certificates import check, read_document  # noqa: PLC0415 - heavy; --help must be quick
 
     content = read_document(certificate)
-    found = check(before, after, content, data)
+    with working("checking", quiet=quiet):
+        found = check(before, after, content, data)
     if as_json:
         print_json(asdict(found))
         return 0 if found.holds else 1

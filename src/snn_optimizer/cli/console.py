@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-__all__ = ["bytes_text", "print_json", "print_table", "progress_bar", "talk"]
+__all__ = ["bytes_text", "print_json", "print_table", "progress_bar", "talk", "working"]
 
 KIB = 1024
 
@@ -23,11 +23,22 @@ def print_table(title: str, columns: list[tuple[str, str]], rows: list[list[str]
     for heading, justify in columns:
         table.add_column(heading, justify="right" if justify == "right" else "left", overflow="fold")
     for row in rows:
-        table.add_row(*row)
-    console = Console(soft_wrap=False)
-    if not console.is_terminal:
-        console = Console(width=120)
+        table.add_row(*map(_printable, row))
+    console = _console()
     console.print(table)
+
+
+def _console(*, stderr: bool = False) -> Console:
+    """Return a console that takes text as it is: the names in a model are not markup."""
+    console = Console(stderr=stderr, soft_wrap=False, markup=False, emoji=False, highlight=False)
+    if not stderr and not console.is_terminal:
+        console.width = 120
+    return console
+
+
+def _printable(text: str) -> str:
+    """Return text that moves no cursor, whatever a model calls its layers."""
+    return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 
 def print_json(data: Any) -> None:
@@ -51,7 +62,7 @@ def bytes_text(number: int) -> str:
 @contextmanager
 def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
     """Show progress on stderr while the block runs; the callback takes what, done and total."""
-    console = Console(stderr=True)
+    console = _console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=quiet or not console.is_terminal) as bar:
         tasks: dict[str, Any] = {}
@@ -62,3 +73,14 @@ def progress_bar(*, quiet: bool) -> Iterator[Callable[[str, int, int], None]]:
             bar.update(tasks[what], completed=done, total=total)
 
         yield report
+
+
+@contextmanager
+def working(what: str, *, quiet: bool) -> Iterator[None]:
+    """Say on the terminal what goes on while the block runs, where no share of it is known."""
+    console = _console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield
+        return
+    with console.status(what):
+        yield

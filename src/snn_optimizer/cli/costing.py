@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from snn_optimizer.cli.console import bytes_text, print_json, print_table
-from snn_optimizer.cli.options import json_option, model_argument
+from snn_optimizer.cli.console import bytes_text, print_json, print_table, working
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 
 __all__ = ["costs"]
 
@@ -18,7 +18,8 @@ __all__ = ["costs"]
 @click.option("--mac-energy", type=click.FloatRange(min=0), default=4.6, show_default=True, help="Picojoule per MAC.")
 @click.option("--ac-energy", type=click.FloatRange(min=0), default=0.9, show_default=True, help="Picojoule per AC.")
 @json_option
-def costs(model: Path, data: Path, mac_energy: float, ac_energy: float, *, as_json: bool) -> int:
+@quiet_option
+def costs(model: Path, data: Path, mac_energy: float, ac_energy: float, *, as_json: bool, quiet: bool) -> int:
     """Run MODEL on DATA and print what it costs per sample, by the definitions of NeuroBench.
 
     The default energies are those of 32-bit floating point in 45 nm (Horowitz, ISSCC 2014).
@@ -27,9 +28,10 @@ def costs(model: Path, data: Path, mac_energy: float, ac_energy: float, *, as_js
     from snn_optimizer.raised import raise_model  # noqa: PLC0415
     from snn_optimizer.report.costs import measure_costs  # noqa: PLC0415
 
-    graph = raise_model(model).graph
-    dataset = load_dataset(data, Session(model).inputs)
-    found = measure_costs(graph, dataset, mac_energy=mac_energy, ac_energy=ac_energy)
+    with working("counting", quiet=quiet):
+        graph = raise_model(model).graph
+        dataset = load_dataset(data, Session(model).inputs)
+        found = measure_costs(graph, dataset, mac_energy=mac_energy, ac_energy=ac_energy)
     if as_json:
         print_json(found.to_json())
         return 0

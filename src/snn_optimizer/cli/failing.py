@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from snn_optimizer.cli.names import Choice, PipelineText
 from snn_optimizer.cli.optimizing import LEVELS, forbid_unbudgeted
 from snn_optimizer.cli.options import (
     Command,
@@ -28,7 +29,7 @@ __all__ = ["failing_job", "failing_options"]
 
 OPTIONS = (
     click.argument("check", nargs=-1, metavar="[-- CHECK {}]"),
-    click.option("-p", "--pipeline", help="Pipeline text instead of a level."),
+    click.option("-p", "--pipeline", type=PipelineText(), help="Pipeline text instead of a level."),
     click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels."),
     click.option("--max-accuracy-drop", type=float, help="Budget of a lossy pipeline; so are the next two."),
     click.option("--max-decision-change", type=float),
@@ -54,7 +55,7 @@ def failing_options(default: str) -> Callable[[Command], Command]:
         for option in reversed(OPTIONS):
             function = option(function)
         help_text = f"Level: -O0 to -O3, -Oz.  [default: {default}]"
-        return click.option("-O", "level", type=click.Choice(LEVELS), default=None, help=help_text)(function)
+        return click.option("-O", "level", type=Choice(LEVELS), default=None, help=help_text)(function)
 
     return decorate
 

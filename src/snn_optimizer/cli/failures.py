@@ -15,13 +15,15 @@ __all__ = ["complain", "failure_code", "one_line", "written_badly"]
 
 _LONGEST_NAME: Final = 120
 _LONGEST_LINE: Final = 1000
-_NAME: Final = re.compile(rf"'[^']{{{_LONGEST_NAME},}}'")
+_NAME: Final = re.compile("'[^']*'")  # short ones too, so that what stands between two of them is not taken for one
 _TRACED: Final = (ExecutionError, PassError)
 
 
 def one_line(text: str) -> str:
     """Return text, with what a file calls its nodes in it, as one printable line of bearable length."""
-    line = _NAME.sub(lambda found: f"{found[0][:_LONGEST_NAME]} ...'", text)
+    line = _NAME.sub(
+        lambda found: found[0] if len(found[0]) < _LONGEST_NAME + 2 else f"{found[0][:_LONGEST_NAME]} ...'", text
+    )
     line = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]} ..."
 

@@ -17,6 +17,7 @@ import click
 from snn_optimizer import __version__
 from snn_optimizer.cli.failures import complain, failure_code, written_badly
 from snn_optimizer.cli.invocation import Invocation
+from snn_optimizer.errors import did_you_mean
 
 __all__ = ["cli", "main"]
 
@@ -27,6 +28,7 @@ _COMMANDS = {
     "check-certificate": "snn_optimizer.cli.certificates",
     "diff": "snn_optimizer.cli.differing",
     "gate": "snn_optimizer.cli.gating",
+    "completion": "snn_optimizer.cli.completing",
     "info": "snn_optimizer.cli.inspecting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",
@@ -58,6 +60,15 @@ class _Commands(click.Group):
             return None
         found: click.Command = getattr(importlib.import_module(_COMMANDS[cmd_name]), cmd_name.replace("-", "_"))
         return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Return the command that is named, and what follows."""
+        if args[0] not in _COMMANDS and not args[0].startswith("-"):
+            near = did_you_mean(args[0], _COMMANDS) or "; 'snnopt --help' lists them"
+            ctx.fail(f"there is no command '{args[0]}'{near}")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an interruption gets a line of ours, click would add an empty one."""
@@ -102,6 +113,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         _enable_faulthandler()
     words = list(sys.argv[1:] if arguments is None else arguments)
     invocation = Invocation(shlex.join(["snnopt", *words]))
+    if "_SNNOPT_COMPLETE" in os.environ:
+        importlib.import_module("snn_optimizer.cli.completing")  # how bash is answered
     try:
         code = cli.main(args=words, prog_name="snnopt", standalone_mode=False, obj=invocation)
     except click.exceptions.Exit as stop:

@@ -11,6 +11,7 @@ import click
 
 from snn_optimizer.cli.certificates import require_original, write_certificate
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
+from snn_optimizer.cli.names import Choice, PipelineText
 from snn_optimizer.cli.options import (
     domain_of,
     frontend_of,
@@ -42,8 +43,13 @@ LEVELS = ("0", "1", "2", "3", "z")
     type=click.Path(path_type=Path),
     help="Where to write the result.  [required unless --dry-run]",
 )
-@click.option("-O", "level", type=click.Choice(LEVELS), default=None, help="Level: -O0 to -O3, -Oz.  [default: -O2]")
-@click.option("-p", "--pipeline", help="Pipeline text instead of a level, for example 'layer-fusion,dead-code'.")
+@click.option("-O", "level", type=Choice(LEVELS), default=None, help="Level: -O0 to -O3, -Oz.  [default: -O2]")
+@click.option(
+    "-p",
+    "--pipeline",
+    type=PipelineText(),
+    help="Pipeline text instead of a level, for example 'layer-fusion,dead-code'.",
+)
 @click.option("--calib", type=click.Path(path_type=Path), help="Samples (.npz): one array per input, and labels.")
 @click.option(
     "--profile",
@@ -62,9 +68,7 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--max-spike-change", type=float, help="Budget: this fraction of output spikes may differ.")
 @input_range_option
 @input_max_active_option
-@click.option(
-    "--emit", type=click.Choice(["sequence", "step", "scan"]), help="Form of the result.  [default: as it came]"
-)
+@click.option("--emit", type=Choice(["sequence", "step", "scan"]), help="Form of the result.  [default: as it came]")
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.html, .json or .md).")

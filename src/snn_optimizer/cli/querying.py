@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from snn_optimizer.cli.console import print_json, progress_bar, talk
+from snn_optimizer.cli.names import Choice
 from snn_optimizer.cli.options import (
     domain_of,
     input_max_active_option,
@@ -45,7 +46,7 @@ NOT_DECIDED = 4
 )
 @click.option(
     "--method",
-    type=click.Choice(["auto", "enumerate", "milp"]),
+    type=Choice(["auto", "enumerate", "milp"]),
     default="auto",
     show_default=True,
     help="Try every input; solve a mixed-integer linear program (needs scipy); or whichever is quicker.",

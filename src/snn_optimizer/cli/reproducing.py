@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from snn_optimizer.cli.console import print_json, talk
-from snn_optimizer.cli.options import json_option, model_argument
+from snn_optimizer.cli.console import print_json, talk, working
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 from snn_optimizer.errors import InputError
 
 if TYPE_CHECKING:
@@ -24,7 +24,8 @@ __all__ = ["run_reproducer", "run_watched"]
 @click.command("run-reproducer", short_help="Replay a failure that was written to a file.")
 @model_argument("file")
 @json_option
-def run_reproducer(file: Path, *, as_json: bool) -> int:
+@quiet_option
+def run_reproducer(file: Path, *, as_json: bool, quiet: bool) -> int:
     """Run the pipeline in FILE on the model in FILE and say whether it still fails in the same way.
 
     FILE was written by 'snnopt optimize --reproducer' or 'snnopt reduce'.
@@ -33,7 +34,8 @@ def run_reproducer(file: Path, *, as_json: bool) -> int:
     """
     from snn_optimizer.api import replay  # noqa: PLC0415 - heavy; --help must be quick
 
-    found = replay(file)
+    with working("replaying", quiet=quiet):
+        found = replay(file)
     outcome = "still fails" if found.fails else "fails no more" if found.found is None else "fails in another way"
     if as_json:
         print_json(

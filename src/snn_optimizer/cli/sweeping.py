@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
+from snn_optimizer.cli.names import Choice, PipelineText
 from snn_optimizer.cli.options import domain_of, input_range_option, json_option, model_argument, quiet_option
 from snn_optimizer.errors import InputError
 
@@ -36,7 +37,7 @@ OUTCOMES += [("verdict", "left"), ("front", "left")]
 @click.option("--budgets", metavar="X,...", help="Fractions from 0 to 1.  [default: 0,0.0025,0.005,0.01,0.02]")
 @click.option(
     "--budget-kind",
-    type=click.Choice(["accuracy-drop", "decision-change", "spike-change"]),
+    type=Choice(["accuracy-drop", "decision-change", "spike-change"]),
     default="accuracy-drop",
     show_default=True,
     help="What a budget limits.",
@@ -45,6 +46,7 @@ OUTCOMES += [("verdict", "left"), ("front", "left")]
     "-p",
     "--passes",
     "pipelines",
+    type=PipelineText(),
     multiple=True,
     metavar="PIPELINE",
     help="Pipeline text; may be repeated.  [default: @Oz; @Oz,quantize-weights; @O2,prune{budget method=membrane}]",
@@ -61,7 +63,7 @@ OUTCOMES += [("verdict", "left"), ("front", "left")]
 )
 @click.option("--fresh", is_flag=True, help="Repeat what is finished.")
 @click.option("--keep-models", is_flag=True, help="Keep the optimized models in the folder.")
-@click.option("--plot", type=click.Choice(["svg", "png", "none"]), default="svg", show_default=True, help="The fronts.")
+@click.option("--plot", type=Choice(["svg", "png", "none"]), default="svg", show_default=True, help="The fronts.")
 @input_range_option
 @json_option
 @quiet_option

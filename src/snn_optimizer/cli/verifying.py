@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
+from snn_optimizer.cli.names import Choice
 from snn_optimizer.cli.options import (
     domain_of,
     input_max_active_option,
@@ -36,9 +37,7 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
 @click.command(short_help="Check that two models compute the same.")
 @model_argument("before")
 @model_argument("after")
-@click.option(
-    "--exactness", type=click.Choice(["bitwise", "algebraic", "profiled"]), default="algebraic", show_default=True
-)
+@click.option("--exactness", type=Choice(["bitwise", "algebraic", "profiled"]), default="algebraic", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="Also compare on these samples (.npz).")
 @click.option("--no-stimuli", is_flag=True, help="Compare on DATA alone: nothing is generated.")
 @click.option(

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from snn_optimizer.errors import ExecutionError, InputError
+from snn_optimizer.errors import ExecutionError, InputError, did_you_mean
 from snn_optimizer.exact.enumeration import NONE, Reachability, reachable
 from snn_optimizer.exact.running import Progress, state_inputs
 from snn_optimizer.exact.space import DEFAULT_LIMIT, InputSpace, NotEnumerable, sample_entries
@@ -202,7 +202,7 @@ def _check_population(observer: Observer, population: str) -> None:
     if any(tap.population == population for tap in observer.taps):
         raise InputError(f"layer '{population}' is a readout, its neurons do not fire")
     listed = ", ".join(known) or "none"
-    raise InputError(f"no layer '{population}'; layers that fire: {listed}")
+    raise InputError(f"no layer '{population}'; layers that fire: {listed}{did_you_mean(population, known)}")
 
 
 def _check_neurons(population: str, neurons: Sequence[int], size: int) -> None:

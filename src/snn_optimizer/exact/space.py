@@ -117,11 +117,7 @@ def sample_entries(ports: Sequence[Port], domain: InputDomain, steps: int, state
     NotEnumerable
         If an input has no known shape, or is a state nobody declared.
     """
-    known = [port.name for port in ports]
-    if unknown := [name for name in (*domain.named, *domain.named_active) if name not in known]:
-        raise InputError(
-            f"the model has no input '{unknown[0]}' to declare a range or activity of; it has {', '.join(known)}"
-        )
+    domain.forbid_unknown([port.name for port in ports])
     axes = batch_axes(ports)
     found = []
     for port in ports:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.errors import InputError
+from snn_optimizer.errors import InputError, did_you_mean
 
 __all__ = ["InputDomain"]
 
@@ -57,6 +57,21 @@ class InputDomain:
         """Return the bounds of one input as float64 arrays."""
         low, high = self.named.get(name, self.default)
         return np.asarray(low, np.float64), np.asarray(high, np.float64)
+
+    def forbid_unknown(self, known: Sequence[str]) -> None:
+        """Refuse a declaration of an input that is not among the known ones: nothing would come of it.
+
+        Raises
+        ------
+        InputError
+            With the inputs there are, and the nearest.
+        """
+        for name in (*self.named, *self.named_active):
+            if name not in known:
+                raise InputError(
+                    f"the model has no input '{name}' to declare a range or activity of; it has {', '.join(known)}"
+                    f"{did_you_mean(name, known)}"
+                )
 
     def is_declared(self, name: str) -> bool:
         """Tell whether the caller named this input."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx
 
 from snn_optimizer import ops
-from snn_optimizer.errors import InputError
+from snn_optimizer.errors import InputError, did_you_mean
 from snn_optimizer.ir.admission import admit
 from snn_optimizer.ir.atomic import AtomicFiles
 from snn_optimizer.ir.build import build_module
@@ -121,7 +121,8 @@ class SNNGraph:
         for found in self.layers:
             if found.name == name:
                 return found
-        raise InputError(f"no layer '{name}'; layers: {', '.join(x.name for x in self.layers) or 'none'}")
+        known = [layer.name for layer in self.layers]
+        raise InputError(f"no layer '{name}'; layers: {', '.join(known) or 'none'}{did_you_mean(name, known)}")
 
     def _bindings(self) -> list[LayerBinding]:
         outer: dict[int, Any] = {}

@@ -17,20 +17,9 @@ from functools import cache
 from importlib import metadata
 from numbers import Integral, Real
 from types import MappingProxyType, NoneType, UnionType
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Final,
-    Literal,
-    NamedTuple,
-    Union,
-    cast,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Union, cast, get_args, get_origin, get_type_hints
 
-from snn_optimizer.errors import InputError, PassOptionError, UnknownPassError
+from snn_optimizer.errors import InputError, PassOptionError, UnknownPassError, did_you_mean
 
 if TYPE_CHECKING:
     from snn_optimizer.passes.base import Pass
@@ -38,10 +27,12 @@ if TYPE_CHECKING:
 __all__ = [
     "ALIASES",
     "BUILTIN",
+    "DISTRIBUTION",
     "GROUP",
     "Option",
     "changed_options",
     "create",
+    "distribution_of",
     "load",
     "names",
     "options_of",
@@ -92,7 +83,7 @@ ALIASES: Final[Mapping[str, str]] = MappingProxyType(
     }
 )
 
-_DISTRIBUTION: Final = "snn-optimizer"
+DISTRIBUTION: Final = "snn-optimizer"
 _NAME: Final = re.compile(r"[a-z][a-z0-9]*(-[a-z0-9]+)*")
 
 
@@ -177,6 +168,11 @@ def load(name: str) -> type[Pass]:
     return found
 
 
+def distribution_of(name: str) -> str:
+    """Return which distribution provides a pass; nothing is imported."""
+    return _owner(_table()[resolve(name)])
+
+
 def create(name: str, options: Mapping[str, object] | None = None) -> Pass:
     """Create a pass with the given options, converted to the types of its fields.
 
@@ -201,7 +197,7 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Pass:
     for written, value in (options or {}).items():
         field = known.get(_kebab(written))
         if field is None:
-            near = _hint(_kebab(written), known)
+            near = did_you_mean(_kebab(written), known)
             raise PassOptionError(
                 f"pass '{cls.name}' has no option '{written}' (given {_shown(value)}); {_listing(known)}{near}"
             )
@@ -211,7 +207,7 @@ def create(name: str, options: Mapping[str, object] | None = None) -> Pass:
         try:
             chosen[field.name] = _converted(hint, value)
         except (ValueError, OverflowError):
-            near = _hint(value, _choices(hint))
+            near = did_you_mean(value, _choices(hint))
             raise PassOptionError(
                 f"pass '{cls.name}': option '{_kebab(written)}' takes {_type_text(hint)}, "
                 f"not {_shown(value)}; {_listing(known)}{near}"
@@ -284,7 +280,7 @@ def _table() -> Mapping[str, metadata.EntryPoint]:
 def _owner(point: metadata.EntryPoint) -> str:
     if point.dist is not None:
         return point.dist.name
-    return _DISTRIBUTION if BUILTIN.get(point.name) == point.value else "unknown"
+    return DISTRIBUTION if BUILTIN.get(point.name) == point.value else "unknown"
 
 
 def _kebab(name: str) -> str:
@@ -364,11 +360,6 @@ def _choices(hint: Any) -> list[str]:
     if get_origin(hint) is Literal:
         return [str(choice) for choice in get_args(hint)]
     return [choice for argument in get_args(hint) for choice in _choices(argument)]
-
-
-def _hint(written: object, known: Iterable[str]) -> str:
-    near = get_close_matches(str(written).lower(), list(known), n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
 
 
 def _listing(known: Collection[str]) -> str:

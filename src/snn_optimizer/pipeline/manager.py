@@ -14,6 +14,7 @@ from snn_optimizer.errors import (
     IRVerificationError,
     PassError,
     SnnOptimizerError,
+    did_you_mean,
 )
 from snn_optimizer.ir import InputDomain, SNNGraph, Value, verify_structure
 from snn_optimizer.passes import registry
@@ -34,7 +35,7 @@ from snn_optimizer.pipeline.records import PassResult, PassStatus
 from snn_optimizer.pipeline.spec import GroupSpec, PassSpec, Pipeline, PresetSpec
 from snn_optimizer.pipeline.threads import one_thread
 
-__all__ = ["Checker", "Instrument", "PassManager"]
+__all__ = ["Checker", "Instrument", "PassManager", "create_passes"]
 
 DEFAULT_ROUNDS = 16
 
@@ -111,7 +112,7 @@ class PassManager:
             If a fixpoint group still changes the graph at its bound.
         """
         elements = expand(pipeline).elements
-        passes = _create(elements)
+        passes = create_passes(elements)
         self._run_elements(graph, elements, passes)
         return self.results
 
@@ -235,8 +236,14 @@ class PassManager:
             instrument.after_pass(result, graph)
 
 
-def _create(elements: Sequence[object]) -> dict[int, Pass]:
-    """Create every pass before any runs, so that a mistake costs nothing."""
+def create_passes(elements: Sequence[object]) -> dict[int, Pass]:
+    """Create the passes of an expanded pipeline, by the identity of their elements, before any runs.
+
+    Raises
+    ------
+    InputError
+        If a pass, an option or a group is unknown, or a value wrong.
+    """
     found: dict[int, Pass] = {}
     for element in elements:
         if isinstance(element, PassSpec):
@@ -245,12 +252,22 @@ def _create(elements: Sequence[object]) -> dict[int, Pass]:
             found[id(element)] = registry.create(element.name, dict(element.options))
         elif isinstance(element, GroupSpec):
             if element.name != "fixpoint":
-                raise InputError(f"unknown group '{element.name}'; known: fixpoint")
+                raise _unknown_group(element.name)
             _rounds(element)
-            found.update(_create(element.body))
+            found.update(create_passes(element.body))
         elif isinstance(element, PresetSpec):  # pragma: no cover - expand() has removed them
             raise PassError(f"preset '@{element.name}' was not expanded")
     return found
+
+
+def _unknown_group(name: str) -> InputError:
+    """Return what is wrong with ``name(...)``: it may be a pass, which takes no body."""
+    near = did_you_mean(name, ["fixpoint"])
+    try:
+        canonical = registry.resolve(name)
+    except InputError:
+        return InputError(f"unknown group '{name}'; known: fixpoint{near}")
+    return InputError(f"'{canonical}' is a pass and holds no others: write '{canonical}' without parentheses")
 
 
 def _rounds(group: GroupSpec) -> int:
@@ -258,7 +275,8 @@ def _rounds(group: GroupSpec) -> int:
     options = dict(group.options)
     bound = options.pop("max", DEFAULT_ROUNDS)
     if options:
-        raise InputError(f"group 'fixpoint' has no option '{min(options)}'; known: max")
+        written = min(options)
+        raise InputError(f"group 'fixpoint' has no option '{written}'; known: max{did_you_mean(written, ['max'])}")
     if type(bound) is not int or bound < 1:
         raise InputError(f"group 'fixpoint': max is '{bound}'; give a whole number of at least 1")
     return bound

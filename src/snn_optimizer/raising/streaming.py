@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import takewhile
 
-from snn_optimizer.errors import InputError
+from snn_optimizer.errors import InputError, did_you_mean
 from snn_optimizer.ir import Graph, GraphIndex, Module, Shapes, Value, is_standard
 from snn_optimizer.raising.regions import ELEMENTWISE, TESTS
 from snn_optimizer.raising.step_graph import State, StepGraph
@@ -69,7 +69,10 @@ def _named_states(graph: Graph, shapes: Shapes, named: Mapping[str, str]) -> lis
     for before, after in named.items():
         for name, known, kind in ((before, inputs, "input"), (after, outputs, "output")):
             if name not in known:
-                raise InputError(f"state '{before}={after}': the model has no {kind} '{name}', only {', '.join(known)}")
+                raise InputError(
+                    f"state '{before}={after}': the model has no {kind} '{name}', only {', '.join(known)}"
+                    f"{did_you_mean(name, known)}"
+                )
         if not _fits(inputs[before], outputs[after], shapes):
             raise InputError(f"state '{before}={after}': the two have different shapes")
         states.append(State(inputs[before], outputs[after], None, len(states)))

@@ -221,6 +221,9 @@ class Referee:
             self._loaded = Original(Session(self._before), self._batch_size)
         except ExecutionError as error:
             self._failure = f"the original does not load: {error}"
+            return
+        if isinstance(self._ranges, InputDomain):
+            self._ranges.forbid_unknown([port.name for port in self._loaded.session.inputs])
 
     def _open(self, original: Original) -> None:
         try:
