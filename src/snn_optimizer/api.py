@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Sequence
@@ -150,11 +151,14 @@ def examine(before: Model, after: Model, data: Data | None = None, **options: An
 
 
 def profile(model: Model, data: Data, **options: Any) -> Profile:
-    """Measure rates, membrane ranges and margins of every neuron on data."""
-    proto = proto_of(model)
-    dataset = dataset_of(data, Session(proto), "profile")
+    """Measure rates, membrane ranges and margins of every neuron on data.
+
+    The neurons of an export are measured in the network that is found in it.
+    """
+    source: ModelSource = model if isinstance(model, (str, os.PathLike)) else proto_of(model)
+    dataset = dataset_of(data, Session(source), "profile")
     assert dataset is not None
-    return profile_model(proto, dataset, **options)
+    return profile_model(_window(source) or source, dataset, **options)
 
 
 def _window(model: ModelSource) -> ModelSource | None:

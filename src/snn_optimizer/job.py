@@ -285,13 +285,15 @@ def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Data
     """Fill in measured rates; what the caller gave by hand wins."""
     if job.profile is not None:
         found = job.profile if isinstance(job.profile, Profile) else Profile.load(job.profile)
-        sizes = {layer.name: layer.n_neurons for layer in graph.layers}
+        sizes = {layer.name: layer.n_neurons for layer in (graph if graph.layers else _raised(graph, job)).layers}
         for name, population in found.populations.items():
             if sizes.get(name) != int(np.prod(population.shape)):
                 raise DataError(
                     f"the profile has a population '{name}' of shape {population.shape} that the model has not"
                 )
     elif measured is not None:
+        if not graph.layers:  # an export: its neurons are measured in the form in which they are found
+            original = _raised(graph, job).to_onnx()
         report = None if job.progress is None else (lambda done, total: job.progress("profile", done, total))  # type: ignore[misc]  # checked here
         found = profile_model(original, measured, progress=report)
     else:
@@ -304,6 +306,13 @@ def _load_rates(graph: SNNGraph, job: Job, original: ModelSource, measured: Data
     for name, population in found.populations.items():
         if population.spiking:
             graph.firing_rates.setdefault(name, np.asarray(population.rate, np.float64))
+
+
+def _raised(graph: SNNGraph, job: Job) -> SNNGraph:
+    """Return a copy of an export in which its neurons are recognized, under the names they get in the run."""
+    copy = graph.copy(share_weights=True)
+    PassManager(evaluate_node=node_evaluator, domain=job.domain, frontend=job.frontend).run(copy, parse("@raise"))
+    return copy
 
 
 def _size(graph: SNNGraph, stored: int) -> Size:

@@ -282,3 +282,27 @@ def test_the_same_bytes_under_any_hash_seed(models: Path, tmp_path: Path) -> Non
         )
         written.append(out.read_bytes())
     assert written[0] == written[1] == written[2]
+
+
+def test_rates_of_an_export_are_measured_in_the_network_found_in_it(snnopt, models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "small.onnx"
+    code, shown, err = snnopt(
+        "optimize", models / "exports" / "digits_unrolled.onnx", "-O3", "--calib", models / "digits_mlp.calib.npz",
+        "-o", out, "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "6 neurons removed" in shown
+
+
+def test_a_profile_of_an_export_is_of_the_network_found_in_it(snnopt, models: Path, tmp_path: Path) -> None:
+    export, calib, rates = (
+        models / "exports" / "digits_unrolled.onnx",
+        models / "digits_mlp.calib.npz",
+        tmp_path / "p.npz",
+    )
+    code, shown, err = snnopt("profile", export, "--data", calib, "-o", rates)
+    assert code == 0, err
+    assert "128" in shown
+    code, shown, err = snnopt("optimize", export, "-O3", "--profile", rates, "-o", tmp_path / "small.onnx", "-q")
+    assert code == 0, err
+    assert "6 neurons removed" in shown

@@ -35,6 +35,13 @@ class Sample:
     states: Mapping[str, str] = field(default_factory=dict)
     twists: tuple[str, ...] = ()
 
+    @property
+    def half(self) -> bool:
+        """Whether it computes in half precision, which the runtime rounds at places that depend on the graph."""
+        ports = [port.type.tensor_type.elem_type for port in (*self.model.graph.input, *self.model.graph.output)]
+        held = [tensor.data_type for tensor in self.model.graph.initializer]
+        return onnx.TensorProto.FLOAT16 in (*ports, *held)
+
 
 Maker = Callable[[SeededChoices], tuple[onnx.ModelProto, bool, Mapping[str, str]]]
 

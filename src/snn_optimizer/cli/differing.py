@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 
-from snn_optimizer.cli.console import print_json, print_table
-from snn_optimizer.cli.options import json_option, model_argument
+from snn_optimizer.cli.console import print_json, print_table, working
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 
 if TYPE_CHECKING:
     from snn_optimizer.difference import Difference, LayerChange, TensorChange
@@ -23,14 +22,16 @@ __all__ = ["diff"]
 @model_argument("b")
 @click.option("--data", type=click.Path(path_type=Path), help="Samples (.npz) to count operations and energy on.")
 @json_option
-def diff(a: Path, b: Path, data: Path | None, *, as_json: bool) -> int:
+@quiet_option
+def diff(a: Path, b: Path, data: Path | None, *, as_json: bool, quiet: bool) -> int:
     """Show what differs from A to B: layers, neurons, weights, thresholds, decays, costs and bytes.
 
     Exits with 0 where both are the same network, whatever their names, metadata and size, and with 1 where they differ.
     """
     from snn_optimizer.difference import compare_models  # noqa: PLC0415 - heavy; --help must be quick
 
-    found = compare_models(a, b, data)
+    with working("comparing", quiet=quiet):
+        found = compare_models(a, b, data)
     if as_json:
         print_json(found.to_json())
     else:
@@ -54,7 +55,7 @@ def _print(found: Difference) -> None:
     print_table("", columns, rows)
     click.echo()
     shown = [
-        [*(["", ""] if place else [_sign(layer), escape(layer.name)]), escape(line)]
+        [*(["", ""] if place else [_sign(layer), layer.name]), line]
         for layer in found.changed_layers
         for place, line in enumerate(_lines(layer))
     ]

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich.markup import escape
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.options import json_option, quiet_option
@@ -115,7 +114,7 @@ def _print(found: GateResult) -> None:
     against = f", against {found.baseline}" if found.baseline else ""
     heads = [("measure", "left"), ("baseline", "right"), ("now", "right"), ("change", "right"), ("limit", "right")]
     for model in found.models:
-        print_table(escape(f"{model.shown}{against}"), [*heads, ("", "left")], _rows(model))
+        print_table(f"{model.shown}{against}", [*heads, ("", "left")], _rows(model))
         click.echo()
     for model, check in found.each():
         if check.status not in {"pass", "new"}:

@@ -29,14 +29,13 @@ __all__ = ["profile"]
 @quiet_option
 def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: bool, quiet: bool) -> int:
     """Run MODEL on DATA in onnxruntime, batch by batch, and record rates, membrane ranges and margins."""
-    from snn_optimizer.execution import Session, load_dataset, profile_model  # noqa: PLC0415 - heavy; --help must be quick
+    from snn_optimizer.api import profile as profile_model  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415
 
     check_targets(output)
-    dataset = load_dataset(data, Session(model).inputs)
     with progress_bar(quiet=quiet or as_json) as report:
         found = profile_model(
-            model, dataset, batch_size=batch_size, progress=lambda done, total: report("profile", done, total)
+            model, data, batch_size=batch_size, progress=lambda done, total: report("profile", done, total)
         )
     found.save(output)
     rows: list[dict[str, Any]] = []
