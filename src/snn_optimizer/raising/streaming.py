@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from itertools import takewhile
 
-from snn_optimizer import ops
 from snn_optimizer.errors import InputError, did_you_mean
 from snn_optimizer.ir import Graph, GraphIndex, Module, Shapes, Value, is_standard
 from snn_optimizer.raising.regions import ELEMENTWISE, TESTS
@@ -48,8 +47,6 @@ def find_streaming_step(module: Module, shapes: Shapes, named: Mapping[str, str]
     index = GraphIndex(module)
     scores: list[tuple[int, Value, Value]] = []
     for before in graph.inputs:
-        if _is_current(before, index):
-            continue
         smooth = _reached(before, index, tests=False)
         tested = _reached(before, index, tests=True)
         everything = _depends(before, index)
@@ -91,15 +88,6 @@ def _fits(before: Value, after: Value, shapes: Shapes) -> bool:
 
 def _may_agree(first: object, second: object) -> bool:
     return first == second or not (isinstance(first, int) and isinstance(second, int))
-
-
-def _is_current(value: Value, index: GraphIndex) -> bool:
-    """Tell whether a neuron is driven by a value: then it is a signal, and what is added to it makes no state of it."""
-    return any(
-        ops.is_neuron(use.node.domain or "", use.node.op)
-        and use.slot < ops.NeuronVariant.parse(use.node.op, use.node.attrs).currents
-        for use in index.consumers(value)
-    )
 
 
 def _reached(start: Value, index: GraphIndex, *, tests: bool) -> set[int]:
