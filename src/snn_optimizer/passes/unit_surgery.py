@@ -247,8 +247,10 @@ class Surgeon:
         for population in self.groups.populations:
             gone = self.groups.mask_at(population.labels, selected)
             if gone.any():
-                origins = self.graph.unit_origins.get(population.name, np.arange(len(gone)))
-                self.graph.unit_origins[population.name] = origins[~gone]
+                name = population.name or population.node.outputs[0].name
+                origins = self.graph.unit_origins.get(name, np.arange(len(gone)))
+                if len(origins) == len(gone):  # else two populations have one name
+                    self.graph.unit_origins[name] = origins[~gone]
 
 
 @dataclass
