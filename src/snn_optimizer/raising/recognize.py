@@ -83,6 +83,8 @@ def _replace(
     _check_convex(region, index)
     twin = _readout(region, index)
     spikes = None if twin is not None else _spikes(region, index, states)
+    if spikes is not None and spikes.inputs and spikes.inputs[0].op in TESTS:
+        raise Untranscribed("inside-read", f"the test '{spikes.name}' itself is read outside, not its spikes")
     if spikes is not None and any(state.after is spikes for state in region.states):
         raise Untranscribed("state-is-output", f"'{spikes.name}' is both what it emits and its next state")
     rank = shapes.rank(region.states[-1].before)

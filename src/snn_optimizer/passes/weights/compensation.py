@@ -145,7 +145,8 @@ def saliences(moments: Array, weights: Array) -> Array:
 
 
 def _energy(moments: Array, weights: Array) -> float:
-    return max(float(np.sum((weights @ moments) * weights)), _TINY)
+    with np.errstate(invalid="ignore", over="ignore"):  # weights of no size
+        return max(float(np.sum((weights @ moments) * weights)), _TINY)
 
 
 def _support(weights: Array) -> tuple[npt.NDArray[np.bool_], bool]:

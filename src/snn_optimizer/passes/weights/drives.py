@@ -55,7 +55,8 @@ class Reading:
 
     def cross(self, other: Reading) -> npt.NDArray[np.float64]:
         """Return mean moments of these signals with others."""
-        return np.asarray(self.rows.T @ other.rows, np.float64) / max(len(self.rows), 1)
+        with np.errstate(invalid="ignore", over="ignore"):  # signals of no size, which no fit takes
+            return np.asarray(self.rows.T @ other.rows, np.float64) / max(len(self.rows), 1)
 
 
 def filters_of(groups: UnitGroups, contraction: Contraction) -> Filters:

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.analyses import Contraction, UnitGroups
+from snn_optimizer.analyses.rows import contraction_matrix
 from snn_optimizer.ir import Graph, Node, Rewriter, Use, Value, array_of, is_standard, shape_of_constant
 from snn_optimizer.passes.weights.rounding import Levels
 
@@ -68,7 +69,8 @@ class Writer:
         """Let the readers of one weight read levels times scales."""
         first = readers[0]
         weight = first.node.inputs[first.weight_slot]
-        main, name, dtype, shape = self.rewriter.module.graph, weight.name, np.dtype(weight.dtype), _layout(first)[0]
+        main, name, shape = self.rewriter.module.graph, weight.name, _layout(first)[0]
+        dtype = contraction_matrix(first).dtype  # what a constant holds; its declaration may be missing
         levels = self._levels(name, _stored(first, found.levels))
         scale = self.rewriter.constant(f"{name}_scale", _by_row(first, found.scale))
         result = self.rewriter.value(f"{name}_{self.bits}_bits", dtype, shape)
