@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from snn_optimizer.cli.console import bytes_text, print_json, print_table
+from snn_optimizer.cli.nir_files import nir_options, runnable
 from snn_optimizer.cli.options import json_option, model_argument
 
 __all__ = ["info", "passes"]
@@ -15,8 +16,9 @@ __all__ = ["info", "passes"]
 
 @click.command(short_help="Show the network in a model.")
 @model_argument()
+@nir_options
 @json_option
-def info(model: Path, *, as_json: bool) -> int:
+def info(model: Path, *, as_json: bool, **options: Any) -> int:
     """Show layers, neurons, synapses and neuron equations of MODEL.
 
     An export of a framework is raised first: what is shown is the network, not its unrolled nodes.
@@ -24,7 +26,7 @@ def info(model: Path, *, as_json: bool) -> int:
     from snn_optimizer.api import raise_model  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.ir import equation  # noqa: PLC0415
 
-    raised = raise_model(model)
+    raised = raise_model(runnable(model, options))
     graph, module = raised.graph, raised.graph.module
     size = model.stat().st_size
     weights = module.initializer_bytes()

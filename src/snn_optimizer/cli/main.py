@@ -25,6 +25,7 @@ _COMMANDS = {
     "bisect": "snn_optimizer.cli.bisecting",
     "check-certificate": "snn_optimizer.cli.certificates",
     "info": "snn_optimizer.cli.inspecting",
+    "convert": "snn_optimizer.cli.converting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",

@@ -1,0 +1,126 @@
+"""Networks as NIR files: written, read back, and compared with the network by running both."""
+
+from __future__ import annotations
+
+import copy
+import os
+import tempfile
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from snn_optimizer.errors import UnsupportedModelError
+from snn_optimizer.ir import SNNGraph
+from snn_optimizer.lowering.emit import as_step
+from snn_optimizer.nir.document import NirFile, encode
+from snn_optimizer.nir.from_step import Template, Written, nodes_of_step
+from snn_optimizer.nir.losses import Losses
+from snn_optimizer.nir.network import NirNetwork, load
+from snn_optimizer.nir.schemes import Discretization
+from snn_optimizer.verification.forms import Form, FormCheck, compare_forms
+
+__all__ = ["Export", "export"]
+
+
+@dataclass(frozen=True)
+class Export:
+    """A NIR file that says what a network does.
+
+    Attributes
+    ----------
+    data : bytes
+        The file.
+    again : NirNetwork
+        The network that the file gives when it is read.
+    check : FormCheck
+        What running both found.
+    losses : list of str
+        What NIR could not say, as the caller allowed.
+    flattened : bool
+        Whether subgraphs of the original had to be opened.
+    """
+
+    data: bytes
+    again: NirNetwork
+    check: FormCheck
+    losses: list[str] = field(default_factory=list)
+    flattened: bool = False
+
+
+def export(
+    graph: SNNGraph, time: Discretization, origin: NirNetwork | None = None, *, allowed: Collection[str] = (),
+    states: Mapping[str, str] | None = None, label: str = "the network", seed: int = 0,
+) -> Export:  # fmt: skip
+    """Return a network as a NIR file.
+
+    Parameters
+    ----------
+    graph : SNNGraph
+        Over all steps or of one step; it is not changed.
+    time : Discretization
+    origin : NirNetwork, optional
+        What the network was read from: names, metadata and structure of what no pass touched stay, and so do
+        its parameters, bit for bit.
+    allowed : collection of str
+        Losses the caller accepts, names out of :data:`~snn_optimizer.nir.losses.LOSSES`.
+    states : mapping, optional
+        States of a one-step network that its dataflow does not tell.
+    label : str
+        Names it in messages.
+    seed : int
+        Of the spike trains that both are run with.
+
+    Raises
+    ------
+    UnsupportedModelError
+        If a part of it has no counterpart, or one that loses something the caller does not allow.
+    InputError
+        If it has time constants and nobody said how long a step is.
+    """
+    losses = Losses(allowed)
+    step, streaming = as_step(graph, dict(states or {}))
+    template = Template() if origin is None else Template(origin.file, origin.neurons, graph.unit_origins)
+    written = nodes_of_step(step, template, time, losses)
+    content, flattened = _content(written, None if origin is None else origin.file)
+    data = encode(content, label)
+    again = _read_again(data, time)
+    first = Form(True, dict(step.signals), step.states, step.starts)
+    source = graph if streaming else step.graph
+    check = compare_forms(
+        source.to_onnx(), first, again.graph.to_onnx(), Form(False, dict.fromkeys(step.signals, 0)), seed=seed
+    )
+    if check.problem:
+        raise UnsupportedModelError(f"{label}: the NIR file does not run like the network: {check.problem}")
+    return Export(data, again, check, losses.taken, flattened)
+
+
+def _read_again(data: bytes, time: Discretization) -> NirNetwork:
+    handle, name = tempfile.mkstemp(suffix=".nir")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        return load(Path(name), time)
+    finally:
+        Path(name).unlink()
+
+
+def _content(written: Written, file: NirFile | None) -> tuple[dict[str, Any], bool]:
+    """Return what to write; the subgraphs of the original stay where its nodes and edges do."""
+    if file is not None and set(written.nodes) == set(file.nodes) and set(written.edges) == set(file.edges):
+        content = copy.deepcopy(file.content)
+        _replace(content, written.nodes, "")
+        return content, False
+    content = {"type": "NIRGraph", "nodes": written.nodes, "edges": sorted(written.edges)}
+    if file is not None and "metadata" in file.content:
+        content["metadata"] = file.content["metadata"]
+    nested = file is not None and any(node.get("type") == "NIRGraph" for node in file.content["nodes"].values())
+    return content, nested
+
+
+def _replace(content: dict[str, Any], nodes: Mapping[str, dict[str, Any]], prefix: str) -> None:
+    for name, node in content["nodes"].items():
+        if node["type"] == "NIRGraph":
+            _replace(node, nodes, f"{prefix}{name}.")
+        elif prefix + name in nodes:
+            content["nodes"][name] = nodes[prefix + name]
