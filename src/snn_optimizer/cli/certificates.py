@@ -42,7 +42,7 @@ def check_certificate(
 
     content = read_document(certificate)
     if not is_nir(before):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator")
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
     first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
     found = check(first, second, content, data)
     if as_json:

@@ -62,7 +62,7 @@ def convert(model: Path, output: Path, **options: Any) -> int:
     if is_nir(model):
         refuse_given("what is not in a NIR file cannot be named in it", "states", "custom_ops")
     elif not is_nir(output):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator")
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
     refuse_given("a NIR file has one form", *(["emit"] if is_nir(output) else []))
     refuse_given("it is about writing NIR files", *([] if is_nir(output) else ["allow_loss"]))
     return _to_nir(model, output, options) if is_nir(output) else _to_onnx(model, output, options)

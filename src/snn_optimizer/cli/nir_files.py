@@ -34,13 +34,18 @@ __all__ = [
 Command = TypeVar("Command", bound=Callable[..., Any])
 _SCHEMES = ("exponential", "euler")
 _INTEGRATORS = ("impulse", "current")
+_FEEDBACKS = ("spikes", "current")
 _MOST_CHANGED = 0.01  # of the output values of a file that is read back: beyond that it is not rounding,
 _LARGEST_ROUNDING = 1e-4  # unless the values are potentials and differ by no more than this part of the largest
 
 
 def nir_options(command: Command) -> Command:
-    """Add ``--dt``, ``--discretization`` and ``--integrator``."""
+    """Add ``--dt``, ``--discretization``, ``--integrator`` and ``--feedback``."""
     for option in (
+        click.option(
+            "--feedback", type=click.Choice(_FEEDBACKS), default=_FEEDBACKS[0], show_default=True,
+            help="NIR: what a loop carries to the next step: the spikes, or the current that they make.",
+        ),
         click.option(
             "--integrator", type=click.Choice(_INTEGRATORS), default=_INTEGRATORS[0], show_default=True,
             help="NIR: what an IF or I node adds per step: r * input, or r * input * dt.",
@@ -70,7 +75,7 @@ def is_nir(path: Path | None) -> bool:
 def _time(options: Mapping[str, Any]) -> Discretization:
     from snn_optimizer.nir import Discretization  # noqa: PLC0415 - heavy; --help must be quick
 
-    return Discretization(options["dt"], options["discretization"], options["integrator"])
+    return Discretization(options["dt"], options["discretization"], options["integrator"], options["feedback"])
 
 
 def read_nir(path: Path, options: Mapping[str, Any]) -> NirNetwork:
@@ -91,7 +96,7 @@ def open_model(model: Path, output: Path | None, options: Mapping[str, Any]) -> 
     if not is_nir(model):
         if is_nir(output):
             raise InputError(f"'{output}' is a NIR file and '{model}' is not: write .onnx, then snnopt convert")
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "allow_loss")
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback", "allow_loss")
         return None
     if is_nir(output):
         refuse_given("a NIR file has one form and no weights beside it", "emit", "external_data")
@@ -105,7 +110,7 @@ def runnable(model: Path, options: Mapping[str, Any]) -> Path | onnx.ModelProto:
     """Return a model as what runs: the ONNX form of a NIR file, other files as they are."""
     if is_nir(model):
         return read_nir(model, options).graph.to_onnx()
-    refuse_given("it is about NIR files", "dt", "discretization", "integrator")
+    refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
     return model
 
 

@@ -106,7 +106,7 @@ def verify(
     check_targets(counterexample)
     first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
     if not is_nir(before) and not is_nir(after):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator")
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
     if exhaustive:
         refuse_given("--exhaustive tries every input", "data", "seed", "no_stimuli", "quick", "time_scale")
         return _verify_exhaustively(

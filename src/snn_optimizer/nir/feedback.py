@@ -1,19 +1,23 @@
 """Which connections of a network with feedback are read one step late.
 
 The equations of NIR are continuous, so feedback has no order of its own; on a grid of steps one connection of every
-loop must carry the value of the step before. It is the one that leaves the neurons, as in snnTorch: ``lif -> w_rec ->
-lif`` reads the spikes of the step before through ``w_rec``, whose bias then acts at the first step too. (sinabs and
-nirtorch keep the result of ``w_rec`` instead, which is zero at the first step, bias and all.)
+loop must carry the value of the step before. In ``lif -> w_rec -> lif`` that is either what leaves the neurons
+(``spikes``, as in snnTorch: ``w_rec`` reads the spikes of the step before, and its bias acts at the first step too) or
+what comes back to them (``current``, as in nirtorch, which Norse uses, and sinabs: the result of ``w_rec`` is kept, and
+is zero at the first step, bias and all). Without a bias in ``w_rec`` the two are the same.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from snn_optimizer.nir.document import NirFile
 
-__all__ = ["Order", "evaluation_order"]
+__all__ = ["FEEDBACKS", "Order", "evaluation_order"]
+
+FEEDBACKS: Final = ("spikes", "current")
 
 _STATEFUL = frozenset({"CubaLI", "CubaLIF", "Delay", "I", "IF", "LI", "LIF", "Input"})
 
@@ -34,8 +38,15 @@ class Order:
     late: set[tuple[str, str]]
 
 
-def evaluation_order(network: NirFile) -> Order:
-    """Return the order of the nodes in one step, and the connections that are one step late."""
+def evaluation_order(network: NirFile, feedback: str = "spikes") -> Order:
+    """Return the order of the nodes in one step, and the connections that are one step late.
+
+    Parameters
+    ----------
+    network : NirFile
+    feedback : {"spikes", "current"}
+        What a loop carries from step to step: what leaves its neurons, or what comes back to them.
+    """
     readers: dict[str, list[str]] = {name: [] for name in network.nodes}
     sources: dict[str, list[str]] = {name: [] for name in network.nodes}
     for first, second in network.edges:
@@ -43,7 +54,7 @@ def evaluation_order(network: NirFile) -> Order:
         sources[second].append(first)
     starts = [name for name, node in network.nodes.items() if node.kind == "Input"]
     late = _back_edges([*sorted(starts), *sorted(network.nodes)], readers)
-    while (moved := _moved_back(network, late, readers, sources)) is not None:
+    while feedback == "spikes" and (moved := _moved_back(network, late, readers, sources)) is not None:
         late = moved
     return Order(_sorted(sorted(network.nodes), readers, late), late)
 

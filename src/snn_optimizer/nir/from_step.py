@@ -153,9 +153,9 @@ class StepReader:
         self.result.nodes[name] = settled(kind, fields, self.template.content(name))
         self.result.edges.extend((source, name) for source in dict.fromkeys(sources))
 
-    def emit(self, node: Node, kind: str, fields: Mapping[str, Any], signal: Signal) -> str:
-        """Write a node for a node; what it reads twice is scaled instead."""
-        name = self._free(node.name or kind.lower())
+    def emit(self, node: Node, kind: str, fields: Mapping[str, Any], signal: Signal, hint: str = "") -> str:
+        """Write a node for a node and return its name."""
+        name = self._free(hint or node.name or kind.lower())
         if len(set(signal.sources)) != len(signal.sources):
             raise UnsupportedModelError(f"node {describe(node)} reads one node twice, which NIR cannot say")
         self._add(name, kind, fields, signal.sources)

@@ -21,6 +21,7 @@ __all__ = ["RULES"]
 
 def _linear(reader: StepReader, node: Node) -> None:
     weight, bias = read_linear(node, reader.refuse)
+    weight = _scaled(weight, reader.signal(node.inputs[0], describe(node)))
     _affine(reader, node, weight, bias)
 
 
@@ -41,6 +42,7 @@ def _recovered(reader: StepReader, found: npt.NDArray[Any], template: Any) -> np
 def _convolution(reader: StepReader, node: Node) -> None:
     signal = reader.signal(node.inputs[0], describe(node))
     kind, fields = read_convolution(node, signal.shape, reader.template.node(node.name), reader.refuse)
+    fields["weight"] = _scaled(fields["weight"], signal)
     old = reader.template.content(node.name) or {}
     for name in ("weight", "bias"):
         fields[name] = _recovered(reader, fields[name], old.get(name))
@@ -57,7 +59,27 @@ def _pooling(reader: StepReader, node: Node) -> None:
         if factor is not None and factor.size == 1 and float(factor.reshape(-1)[0]) == count:
             reader.emit(following[0], "SumPool2d", fields, signal)
             return
+    name = node.name.removesuffix(".mean")
+    old = reader.template.node(name)
+    if old is not None and old.kind == "SumPool2d" and _feeds_weights(node.outputs[0]):
+        reader.emit(node, "SumPool2d", fields, signal, name)
+        summed = reader.signals[id(node.outputs[0])]
+        reader.signals[id(node.outputs[0])] = Signal(summed.sources, summed.shape, 1.0 / count)
+        return
     reader.emit(node, "AvgPool2d", fields, signal)
+
+
+def _feeds_weights(value: Value) -> bool:
+    """Tell whether only linear nodes read a value: they can take a factor in that a pass put into their weights."""
+    readers = value.outputs
+    return bool(readers) and all(
+        _feeds_weights(node.outputs[0]) if node.op in ("Reshape", "Flatten") else node.op in ("Conv", "Gemm", "MatMul")
+        for node in readers
+    )
+
+
+def _scaled(weight: npt.NDArray[Any], signal: Signal) -> npt.NDArray[Any]:
+    return weight if signal.factor == 1.0 else np.asarray(weight * signal.factor, weight.dtype)
 
 
 def _product(reader: StepReader, node: Node) -> None:
@@ -127,7 +149,8 @@ def _reshape(reader: StepReader, node: Node) -> None:
         "input_type": np.array(signal.shape, np.int64),
         "start_dim": np.int64(axes[0]), "end_dim": np.int64(axes[1]),
     }  # fmt: skip
-    reader.emit(node, "Flatten", fields, signal)
+    name = reader.emit(node, "Flatten", fields, signal)
+    reader.signals[id(node.outputs[0])] = Signal((name,), shape, signal.factor)
 
 
 def _copy(reader: StepReader, node: Node) -> None:

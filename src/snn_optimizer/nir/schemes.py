@@ -27,6 +27,7 @@ import numpy.typing as npt
 from snn_optimizer import ops
 from snn_optimizer.errors import InputError, UnsupportedModelError
 from snn_optimizer.nir.document import NirNode
+from snn_optimizer.nir.feedback import FEEDBACKS
 
 __all__ = ["INTEGRATORS", "NEURONS", "SCHEMES", "TIMED", "Discretization", "Steps", "steps_of_neuron"]
 
@@ -51,17 +52,22 @@ class Discretization:
         Seconds per step; None where nothing in the network needs it.
     scheme : {"exponential", "euler"}
     integrator : {"impulse", "current"}
+    feedback : {"spikes", "current"}
+        What a loop carries from step to step; see :mod:`snn_optimizer.nir.feedback`.
     """
 
     dt: float | None = None
     scheme: str = "euler"
     integrator: str = "impulse"
+    feedback: str = "spikes"
 
     def __post_init__(self) -> None:
-        if self.scheme not in SCHEMES:
-            raise InputError(f"there is no discretization '{self.scheme}'; known: {', '.join(SCHEMES)}")
-        if self.integrator not in INTEGRATORS:
-            raise InputError(f"there is no integrator '{self.integrator}'; known: {', '.join(INTEGRATORS)}")
+        for what, given, known in (
+            ("discretization", self.scheme, SCHEMES), ("integrator", self.integrator, INTEGRATORS),
+            ("feedback", self.feedback, FEEDBACKS),
+        ):  # fmt: skip
+            if given not in known:
+                raise InputError(f"there is no {what} '{given}'; known: {', '.join(known)}")
         if self.dt is not None and not 0 < self.dt < np.inf:
             raise InputError(f"--dt must be a number of seconds above 0, not {self.dt:g}")
 

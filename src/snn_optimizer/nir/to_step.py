@@ -35,7 +35,7 @@ def step_network(network: NirFile, time: Discretization) -> tuple[StepForm, dict
     UnsupportedModelError
         If a node has no such form; the message names it.
     """
-    writer = _Writer(network, time, evaluation_order(network))
+    writer = _Writer(network, time, evaluation_order(network, time.feedback))
     return writer.write(), writer.neurons
 
 
