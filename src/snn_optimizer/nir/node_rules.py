@@ -89,6 +89,8 @@ def _product(reader: StepReader, node: Node) -> None:
     varying = next((value for value in node.inputs if not is_constant(value)), None)
     if factor is None or varying is None:
         raise reader.refuse(node, "it multiplies two signals")
+    if id(varying) not in reader.signals and varying.inputs and varying.inputs[0].op == "Concat":
+        return  # a queue of delayed values: the sum that picks one of them reads it
     signal = reader.signal(varying, describe(node))
     old = reader.template.content(node.name) or {}
     try:
