@@ -77,6 +77,16 @@ class NirFile:
         """Return the nodes whose outputs a node adds up."""
         return [first for first, second in self.edges if second == name]
 
+    def raw(self, name: str) -> dict[str, Any] | None:
+        """Return what is in the file under a full name; None for a node that the package added."""
+        held: Any = self.content if name in self.nodes else None
+        rest = name
+        while rest and held is not None:
+            inner = held["nodes"]
+            key = next((k for k in sorted(inner, key=len, reverse=True) if rest == k or rest.startswith(f"{k}.")), "")
+            held, rest = inner.get(key), rest[len(key) + 1 :]
+        return None if held is None else dict(held)
+
     def outputs_of(self, name: str) -> list[str]:
         """Return the nodes that read a node."""
         return [second for first, second in self.edges if first == name]

@@ -55,17 +55,7 @@ class Template:
 
     def content(self, name: str) -> Mapping[str, Any] | None:
         """Return what the file holds under a full name."""
-        if self.file is None or name not in self.file.nodes:
-            return None
-        held: Any = self.file.content
-        rest = name
-        while rest:
-            inner = held["nodes"]
-            key = next((k for k in sorted(inner, key=len, reverse=True) if rest == k or rest.startswith(f"{k}.")), None)
-            if key is None:  # added by the nir package
-                return None
-            held, rest = inner[key], rest[len(key) + 1 :]
-        return dict(held)
+        return None if self.file is None else self.file.raw(name)
 
 
 @dataclass
@@ -123,8 +113,8 @@ class StepReader:
                 name = self._free(value.name)
                 old = self.template.content(name) or {}
                 # The interface stays, as the file says it: nir 1.0.8 miscounts behind kernels that are not square.
-                shape = old["shape"] if old.get("type") == "Output" else np.array(signal.shape, np.int64)
-                self._add(name, "Output", {"shape": shape}, signal.sources)
+                declared = old["shape"] if old.get("type") == "Output" else np.array(signal.shape, np.int64)
+                self._add(name, "Output", {"shape": declared}, signal.sources)
         self._close_loops()
         self._drop_unread()
         return self.result

@@ -18,6 +18,7 @@ from snn_optimizer.nir.from_step import Template, Written, nodes_of_step
 from snn_optimizer.nir.losses import Losses
 from snn_optimizer.nir.network import NirNetwork, load
 from snn_optimizer.nir.schemes import Discretization
+from snn_optimizer.nir.wires import restore_wires
 from snn_optimizer.verification.forms import Form, FormCheck, compare_forms
 
 __all__ = ["Export", "export"]
@@ -107,6 +108,8 @@ def _read_again(data: bytes, time: Discretization) -> NirNetwork:
 
 def _content(written: Written, file: NirFile | None) -> tuple[dict[str, Any], bool]:
     """Return what to write; the subgraphs of the original stay where its nodes and edges do."""
+    if file is not None:
+        written = Written(written.nodes, sorted(restore_wires(written.nodes, set(written.edges), file)))
     if file is not None and set(written.nodes) == set(file.nodes) and set(written.edges) == set(file.edges):
         content = copy.deepcopy(file.content)
         _replace(content, written.nodes, "")
