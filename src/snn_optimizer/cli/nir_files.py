@@ -126,6 +126,9 @@ def export_nir(
     )
     for loss in made.losses:
         talk(f"snnopt: warning: lost: {loss}", quiet=quiet)
+    if made.left_out:
+        names = ", ".join(f"'{name}'" for name in made.left_out)
+        talk(f"snnopt: warning: left out, as states after the last step are no outputs in NIR: {names}", quiet=quiet)
     if made.flattened:
         talk("snnopt: warning: a pass changed what is inside subgraphs, so they were opened", quiet=quiet)
     check = made.check

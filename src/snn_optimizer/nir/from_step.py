@@ -6,7 +6,7 @@ before, where it closes a loop.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from snn_optimizer import ops
 from snn_optimizer.errors import UnsupportedModelError
 from snn_optimizer.ir import Node, Shapes, Value, array_of, describe, is_constant, is_missing
+from snn_optimizer.lowering.specialize import with_threshold
 from snn_optimizer.lowering.step_form import StepForm
 from snn_optimizer.nir.content import cut, settled
 from snn_optimizer.nir.document import NirFile, NirNode
@@ -66,15 +67,26 @@ class Written:
     edges: list[tuple[str, str]] = field(default_factory=list)
 
 
-def nodes_of_step(step: StepForm, template: Template, time: Discretization, losses: Losses) -> Written:
+def nodes_of_step(
+    step: StepForm, template: Template, time: Discretization, losses: Losses, finals: Collection[str] = ()
+) -> Written:
     """Return the NIR network that steps like a network.
+
+    Parameters
+    ----------
+    step : StepForm
+    template : Template
+    time : Discretization
+    losses : Losses
+    finals : collection of str
+        Outputs that are states after the last step, which NIR has not.
 
     Raises
     ------
     UnsupportedModelError
         If a part of it has no counterpart; the message names it.
     """
-    return StepReader(step, template, time, losses).read()
+    return StepReader(step, template, time, losses, frozenset(finals)).read()
 
 
 @dataclass
@@ -85,6 +97,7 @@ class StepReader:
     template: Template
     time: Discretization
     losses: Losses
+    finals: frozenset[str]
     result: Written = field(default_factory=Written)
     signals: dict[int, Signal] = field(default_factory=dict)
     late: dict[str, Value] = field(default_factory=dict)
@@ -108,7 +121,7 @@ class StepReader:
             if not all(is_constant(value) for value in node.outputs):
                 self._node(node)
         for value in module.graph.outputs:
-            if value.name not in self.step.states.values():
+            if value.name not in self.step.states.values() and value.name not in self.finals:
                 signal = self.signal(value, f"output '{value.name}'")
                 name = self._free(value.name)
                 old = self.template.content(name) or {}
@@ -251,10 +264,12 @@ class StepReader:
     ) -> tuple[str, dict[str, Any]] | None:
         """Return the parameters the file had, of the units that are left; None where a pass changed more than that."""
         old, node = self.template.neurons.get(name), self.template.node(name)
-        if old is None or node is None or old.variant.as_form(variant.form) != variant:
+        if old is None or node is None or not _same_steps(old, variant):
             return None
         units = self.template.units.get(name)
         for parameter, found in old.parameters.items():
+            if parameter not in values:  # it is in the arithmetic
+                continue
             before = found if found.size == 1 else cut(found, units, shape[0] if shape else 1)
             if before is None:
                 return None
@@ -268,6 +283,15 @@ class StepReader:
         if any(value is None for value in fields.values()):
             return None
         return node.kind, fields
+
+
+def _same_steps(old: Steps, variant: ops.NeuronVariant) -> bool:
+    """Tell whether a neuron still has the arithmetic it was read with, or the same with its threshold written in."""
+    before = old.variant.as_form(variant.form)
+    threshold = old.parameters.get("v_threshold")
+    if before != variant and before.written and threshold is not None and threshold.size == 1:
+        before = with_threshold(before, float(threshold.reshape(())))
+    return before == variant
 
 
 def _origin(value: Value) -> Value:

@@ -205,12 +205,35 @@ def _delay(reader: StepReader, node: Node) -> None:
     reader.emit(node, "Delay", {"delay": delay}, signal)
 
 
+def _constant(reader: StepReader, node: Node) -> None:
+    """Write what is the same at every step: a node of zero weights whose bias it is."""
+    values = array_of(node.inputs[0])
+    shape = reader.units(node.outputs[0])
+    inputs = [name for name, held in reader.result.nodes.items() if held["type"] == "Input"]
+    if values is None or len(shape) != 1 or not inputs:
+        raise reader.refuse(node, "it is the same at every step and no row of numbers; NIR has no constants")
+    name = node.name.removesuffix(".expand")
+    source = inputs[0]
+    size = tuple(int(n) for n in reader.result.nodes[source]["shape"])
+    signal = Signal((source,), size)
+    if len(size) != 1:
+        fields = {"input_type": np.array(size, np.int64), "start_dim": np.int64(0), "end_dim": np.int64(-1)}
+        signal = Signal((reader.emit(node, "Flatten", fields, signal, f"{name}.input"),), (int(np.prod(size)),))
+    bias = np.ascontiguousarray(np.broadcast_to(values, (1, *shape))[0])
+    old = reader.template.content(name) or {}
+    full = recovered(bias, old.get("bias"), list(reader.template.units.values()))
+    weight = np.zeros((*shape, *signal.shape), full.dtype)
+    reader.emit(node, "Affine", {"weight": weight, "bias": full}, signal, name)
+
+
 RULES: Final[dict[str, Callable[[StepReader, Node], None]]] = {
     "Add": _addition,
     "AveragePool": _pooling,
     "Cast": _cast,
     "Concat": _skip,
     "Conv": _convolution,
+    "Expand": _constant,
+    "Shape": _skip,
     "Flatten": _reshape,
     "Gemm": _linear,
     "Greater": _skip,

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from snn_optimizer import ops
 from snn_optimizer.errors import UnsupportedModelError
-from snn_optimizer.ir import SNNGraph
+from snn_optimizer.ir import Shapes, SNNGraph, Value
 from snn_optimizer.lowering.emit import as_step
+from snn_optimizer.lowering.step_form import StepForm
 from snn_optimizer.nir.document import NirFile, encode
 from snn_optimizer.nir.from_step import Template, Written, nodes_of_step
 from snn_optimizer.nir.losses import Losses
@@ -40,6 +42,8 @@ class Export:
         What NIR could not say, as the caller allowed.
     flattened : bool
         Whether subgraphs of the original had to be opened.
+    left_out : list of str
+        Outputs that are states after the last step, which NIR has not.
     """
 
     data: bytes
@@ -47,6 +51,7 @@ class Export:
     check: FormCheck
     losses: list[str] = field(default_factory=list)
     flattened: bool = False
+    left_out: list[str] = field(default_factory=list)
 
 
 def export(
@@ -82,7 +87,8 @@ def export(
     losses = Losses(allowed)
     step, streaming = as_step(graph, dict(states or {}))
     template = Template() if origin is None else Template(origin.file, origin.neurons, graph.unit_origins)
-    written = nodes_of_step(step, template, time, losses)
+    finals = [] if streaming else _final_states(graph, step)
+    written = nodes_of_step(step, template, time, losses, finals)
     content, flattened = _content(written, None if origin is None else origin.file)
     data = encode(content, label)
     again = _read_again(data, time)
@@ -93,7 +99,26 @@ def export(
     )
     if check.problem:
         raise UnsupportedModelError(f"{label}: the NIR file does not run like the network: {check.problem}")
-    return Export(data, again, check, losses.taken, flattened)
+    return Export(data, again, check, losses.taken, flattened, finals)
+
+
+def _final_states(graph: SNNGraph, step: StepForm) -> list[str]:
+    """Return the outputs of a network over all steps that are states after the last one."""
+    shapes, inner = Shapes.compute(graph.module), Shapes.compute(step.graph.module)
+    made = {value.name: value for value in step.graph.module.graph.outputs}
+    return [
+        value.name
+        for value in graph.module.graph.outputs
+        if shapes.rank(value) == inner.rank(made[value.name]) and _is_state(made[value.name])
+    ]
+
+
+def _is_state(value: Value) -> bool:
+    """Tell whether a value of a step is what a neuron hands on to the next, or a copy of it."""
+    while value.inputs and value.inputs[0].op == "Identity":
+        value = value.inputs[0].inputs[0]
+    maker = value.inputs[0] if value.inputs else None
+    return maker is not None and ops.is_neuron(maker.domain or "", maker.op)
 
 
 def _read_again(data: bytes, time: Discretization) -> NirNetwork:

@@ -213,3 +213,26 @@ def test_the_name_of_the_file_changes_nothing(tmp_path):
     graph = chain(neuron("LIF", (3,)))
     first, second = (load(written(graph, tmp_path, name), Discretization(DT)) for name in ("a.nir", "b.nir"))
     assert first.graph.to_onnx().SerializeToString() == second.graph.to_onnx().SerializeToString()
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_a_silent_layer_leaves_a_constant_current(front, tmp_path):
+    silent = neuron("LIF", (3,), 1)
+    silent.v_threshold[:] = 1e6
+    bias = np.full(2, 0.7, np.float32)
+    nodes = [
+        nir.Affine(np.ones((3, 4), np.float32), np.zeros(3)),
+        silent,
+        nir.Affine(weights(2, 3), bias),
+        neuron("LIF", (2,), 2),
+    ]
+    if front:
+        nodes.insert(0, nir.Flatten({"input": np.array([1, 2, 2])}, 0, -1))
+    network = opened(chain(*nodes), tmp_path)
+    smaller, _ = optimize(network.graph, level="O2")
+    assert smaller.total_neurons == 2
+    made = export(smaller, network.time, network)
+    assert made.check.changed == 0 < made.check.spikes
+    found = made.again.file.nodes["affine_1"]
+    assert not found.values["weight"].any()
+    np.testing.assert_array_equal(found.values["bias"], bias)
