@@ -21,7 +21,7 @@ __all__ = ["RULES"]
 
 def _linear(reader: StepReader, node: Node) -> None:
     weight, bias = read_linear(node, reader.refuse)
-    weight = _scaled(weight, reader.signal(node.inputs[0], describe(node)))
+    weight = reader.signal(node.inputs[0], describe(node)).weights(weight)
     _affine(reader, node, weight, bias)
 
 
@@ -42,7 +42,7 @@ def _recovered(reader: StepReader, found: npt.NDArray[Any], template: Any) -> np
 def _convolution(reader: StepReader, node: Node) -> None:
     signal = reader.signal(node.inputs[0], describe(node))
     kind, fields = read_convolution(node, signal.shape, reader.template.node(node.name), reader.refuse)
-    fields["weight"] = _scaled(fields["weight"], signal)
+    fields["weight"] = signal.weights(fields["weight"])
     old = reader.template.content(node.name) or {}
     for name in ("weight", "bias"):
         fields[name] = _recovered(reader, fields[name], old.get(name))
@@ -76,10 +76,6 @@ def _feeds_weights(value: Value) -> bool:
         _feeds_weights(node.outputs[0]) if node.op in ("Reshape", "Flatten") else node.op in ("Conv", "Gemm", "MatMul")
         for node in readers
     )
-
-
-def _scaled(weight: npt.NDArray[Any], signal: Signal) -> npt.NDArray[Any]:
-    return weight if signal.factor == 1.0 else np.asarray(weight * signal.factor, weight.dtype)
 
 
 def _product(reader: StepReader, node: Node) -> None:
@@ -205,6 +201,20 @@ def _delay(reader: StepReader, node: Node) -> None:
     reader.emit(node, "Delay", {"delay": delay}, signal)
 
 
+def _pick(reader: StepReader, node: Node) -> None:
+    """Remember which entries are read; the weights that read them say it in NIR."""
+    signal = reader.signal(node.inputs[0], describe(node))
+    index = array_of(node.inputs[1])
+    axis = int(node.attrs.get("axis", 0)) % (len(signal.shape) + 1)
+    linear = all(reading.op in ("Conv", "Gemm", "MatMul") for reading in node.outputs[0].outputs)
+    if index is None or index.ndim != 1 or axis != 1 or not linear or signal.picked is not None:
+        raise reader.refuse(node, "it picks entries for something else than weights")
+    entries = np.asarray(index, np.int64) % signal.shape[0]
+    reader.signals[id(node.outputs[0])] = Signal(
+        signal.sources, (len(entries), *signal.shape[1:]), signal.factor, entries, signal.shape[0]
+    )
+
+
 def _constant(reader: StepReader, node: Node) -> None:
     """Write what is the same at every step: a node of zero weights whose bias it is."""
     values = array_of(node.inputs[0])
@@ -233,6 +243,7 @@ RULES: Final[dict[str, Callable[[StepReader, Node], None]]] = {
     "Concat": _skip,
     "Conv": _convolution,
     "Expand": _constant,
+    "Gather": _pick,
     "Shape": _skip,
     "Flatten": _reshape,
     "Gemm": _linear,

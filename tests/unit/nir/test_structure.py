@@ -236,3 +236,25 @@ def test_a_silent_layer_leaves_a_constant_current(front, tmp_path):
     found = made.again.file.nodes["affine_1"]
     assert not found.values["weight"].any()
     np.testing.assert_array_equal(found.values["bias"], bias)
+
+
+def test_inputs_that_nothing_reads_stay_inputs(tmp_path):
+    weight = np.abs(weights(30, 50)).astype(np.float64) / 3
+    weight[:, :20] = 0
+    network = opened(chain(nir.Linear(weight), neuron("LIF", (30,))), tmp_path)
+    smaller, _ = optimize(network.graph, level="O2")
+    assert any(node.op == "Gather" for node in smaller.module.graph.nodes)
+    made = export(smaller, network.time, network)
+    assert made.check.changed == 0 < made.check.spikes
+    assert same(datasets(tmp_path / "net.nir"), datasets(made.data)) == []
+
+
+def test_channels_that_nothing_reads_stay_channels(tmp_path):
+    weight = np.abs(weights(2, 3, 3, 3))
+    weight[:, 1] = 0
+    conv = nir.Conv2d((5, 5), weight, 1, 0, 1, 1, np.zeros(2, np.float32))
+    network = opened(chain(conv, neuron("LIF", (2, 3, 3))), tmp_path)
+    smaller, _ = optimize(network.graph, level="O2")
+    made = export(smaller, network.time, network)
+    assert made.check.changed == 0 < made.check.spikes
+    assert same(datasets(tmp_path / "net.nir"), datasets(made.data)) == []
