@@ -53,7 +53,7 @@ def convert(model: Path, output: Path, **options: Any) -> int:
     snnopt convert export.onnx net.nir --dt 1e-3 --allow-loss soft-reset
 
     The result is run beside the original. What NIR cannot say is refused unless --allow-loss names it:
-    fire-at-threshold, multi-spike, no-reset, potential-floor, reset-delay, soft-reset.
+    fire-at-threshold, multi-spike, no-reset, potential, potential-floor, reset-delay, soft-reset.
     """  # noqa: D301 - a backspace keeps click from filling the lines
     from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415 - heavy; --help must be quick
 

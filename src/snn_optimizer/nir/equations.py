@@ -145,16 +145,18 @@ def _written(variant: ops.NeuronVariant, values: Mapping[str, Array], losses: Lo
         found = ops.meaning(variant.program, values)
     except ops.NotUnderstood as error:
         raise UnsupportedModelError(f"{what} cannot be written to NIR: {error}") from error
-    if len(variant.program.currents) != 1:
-        raise UnsupportedModelError(f"{what} cannot be written to NIR: it reads several currents")
     if variant.spiking:
         if found.reset not in ("subtract", "to-value", "none"):
             raise UnsupportedModelError(f"{what} cannot be written to NIR: its reset is of no known kind")
         _firing_losses(found.fire, found.reset, found.reset_delay, found.max_spikes, losses, what)
     if found.clamped:
         losses.take("potential-floor", what)
-    current = variant.program.currents[0]
+    current, *others = variant.program.currents
     charge: dict[str, Any] = dict(found.charge)
+    for other in others:  # NIR adds up what a neuron reads
+        for part in (charge, found.synaptic):
+            if not np.array_equal(part.pop(other, np.zeros(())), part.get(current, np.zeros(()))):
+                raise UnsupportedModelError(f"{what} cannot be written to NIR: it weighs its currents differently")
     known = {"v", "i", current, "1"}
     if set(charge) - known or set(found.synaptic) - {"i", current}:
         raise UnsupportedModelError(f"{what} cannot be written to NIR: its current depends on more than its input")

@@ -107,6 +107,7 @@ class StepReader:
         module = self.step.graph.module
         self.shapes = Shapes.compute(module)
         self.after = {value.name: value for value in module.graph.outputs}
+        self.reserved = set(self.after) - set(self.step.states.values()) - self.finals
         for value in module.graph.inputs:
             shape = self.units(value)
             if value.name in self.step.states:
@@ -121,16 +122,32 @@ class StepReader:
             if not all(is_constant(value) for value in node.outputs):
                 self._node(node)
         for value in module.graph.outputs:
-            if value.name not in self.step.states.values() and value.name not in self.finals:
-                signal = self.signal(value, f"output '{value.name}'")
-                name = self._free(value.name)
-                old = self.template.content(name) or {}
-                # The interface stays, as the file says it: nir 1.0.8 miscounts behind kernels that are not square.
-                declared = old["shape"] if old.get("type") == "Output" else np.array(signal.shape, np.int64)
-                self._add(name, "Output", {"shape": declared}, signal.sources)
+            if value.name in self.step.states.values() or value.name in self.finals or self._is_potential(value):
+                continue
+            signal = self.signal(value, f"output '{value.name}'")
+            self.reserved.discard(value.name)
+            name = self._free(value.name)
+            old = self.template.content(name) or {}
+            # The interface stays, as the file says it: nir 1.0.8 miscounts behind kernels that are not square.
+            declared = old["shape"] if old.get("type") == "Output" else np.array(signal.shape, np.int64)
+            self._add(name, "Output", {"shape": declared}, signal.sources)
         self._close_loops()
         self._drop_unread()
         return self.result
+
+    def is_kept(self, signal: Signal, result: Value) -> bool:
+        """Tell whether a signal is the value of the step before of a result."""
+        state = self.late.get(signal.sources[0]) if len(signal.sources) == 1 else None
+        return state is not None and _origin(self.after[self.step.states[state.name]]) is result
+
+    def _is_potential(self, output: Value) -> bool:
+        """Tell whether an output is the potential of neurons that spike, which is lost then."""
+        value = _origin(output)
+        maker = value.inputs[0] if value.inputs else None
+        if id(value) in self.signals or maker is None or not ops.is_neuron(maker.domain or "", maker.op):
+            return False
+        self.losses.take("potential", f"output '{output.name}' of neurons '{maker.name}'")
+        return True
 
     # ------------------------------------------------------------------ signals
 
@@ -150,7 +167,7 @@ class StepReader:
     def _free(self, hint: str) -> str:
         clean = hint.replace("/", "_").strip("_.") or "node"
         name, number = clean, 0
-        while name in self.result.nodes:
+        while name in self.result.nodes or name in self.reserved:
             number += 1
             name = f"{clean}_{number}"
         return name
@@ -247,7 +264,7 @@ class StepReader:
                 raise UnsupportedModelError(f"{what} cannot be written to NIR: a state is changed outside the neuron")
             if self.step.starts.get(start.name, 0.0) != 0.0:
                 raise UnsupportedModelError(f"{what} cannot be written to NIR: it does not start from zero")
-        signal = self.signal(node.inputs[0], what)
+        signal = self._current(node, variant.currents, what)
         shape = self.units(node.outputs[0])
         kept = self._kept(node.name, variant, values, shape)
         if kept is None:
@@ -258,6 +275,13 @@ class StepReader:
             for declared, value in zip(variant.schema.outputs, node.outputs, strict=True):
                 if declared.name == "v_next":
                     self.signals[id(value)] = Signal((name,), shape)
+
+    def _current(self, node: Node, count: int, what: str) -> Signal:
+        """Return the sum of the currents a neuron reads."""
+        read = [self.signal(value, what) for value in node.inputs[:count]]
+        if any(signal.shape != read[0].shape for signal in read):
+            raise UnsupportedModelError(f"{what} cannot be written to NIR: its currents have different shapes")
+        return Signal(tuple(source for signal in read for source in signal.sources), read[0].shape)
 
     def _kept(
         self, name: str, variant: ops.NeuronVariant, values: Mapping[str, Any], shape: tuple[int, ...]

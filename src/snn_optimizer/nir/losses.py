@@ -14,6 +14,7 @@ LOSSES: Final = {
     "fire-at-threshold": "it fires at the threshold too (>=); NIR neurons fire above it (>)",
     "multi-spike": "it fires several times in one step; NIR neurons fire once",
     "no-reset": "a spike does not reset it; NIR neurons are set to v_reset",
+    "potential": "its potential is an output; NIR neurons put out spikes",
     "potential-floor": "its potential has a floor; NIR has none",
     "reset-delay": "a spike resets it one step later; NIR neurons are reset at once",
     "soft-reset": "a spike takes the threshold off its potential; NIR neurons are set to v_reset",

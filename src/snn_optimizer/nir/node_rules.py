@@ -82,6 +82,10 @@ def _product(reader: StepReader, node: Node) -> None:
     if id(node.outputs[0]) in reader.signals:  # the second half of a sum pooling
         return
     factor = next((weights_of(value) for value in node.inputs if is_constant(value)), None)
+    if node.op == "Div" and factor is not None:
+        if not is_constant(node.inputs[1]) or not (factor != 0).all():
+            raise reader.refuse(node, "it divides by a signal or by zero")
+        factor = np.asarray(1.0 / factor, factor.dtype)
     varying = next((value for value in node.inputs if not is_constant(value)), None)
     if factor is None or varying is None:
         raise reader.refuse(node, "it multiplies two signals")
@@ -100,6 +104,11 @@ def _addition(reader: StepReader, node: Node) -> None:
     varying = [value for value in node.inputs if not is_constant(value)]
     signals = [reader.signal(value, describe(node)) for value in varying]
     if len(signals) == 2:
+        for own, other in (signals, signals[::-1]):
+            if reader.is_kept(own, node.outputs[0]):  # a sum over the steps so far
+                charge = reader.time.charge(describe(node))
+                reader.emit(node, "I", {"r": np.full(other.shape, 1.0 / charge)}, other)
+                return
         if signals[0].shape != signals[1].shape:
             raise reader.refuse(node, "it adds signals of different shapes")
         sources = (*signals[0].sources, *signals[1].sources)
@@ -242,6 +251,7 @@ RULES: Final[dict[str, Callable[[StepReader, Node], None]]] = {
     "Cast": _cast,
     "Concat": _skip,
     "Conv": _convolution,
+    "Div": _product,
     "Expand": _constant,
     "Gather": _pick,
     "Shape": _skip,

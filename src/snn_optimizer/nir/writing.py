@@ -6,7 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,8 @@ def export(
     check = compare_forms(
         source.to_onnx(), first, again.graph.to_onnx(), Form(False, dict.fromkeys(step.signals, 0)), seed=seed
     )
+    if not check.problem and not check.compared:
+        check = replace(check, problem="the two have no output in common that could be compared")
     if check.problem:
         raise UnsupportedModelError(f"{label}: the NIR file does not run like the network: {check.problem}")
     return Export(data, again, check, losses.taken, flattened, finals)
@@ -109,16 +111,20 @@ def _final_states(graph: SNNGraph, step: StepForm) -> list[str]:
     return [
         value.name
         for value in graph.module.graph.outputs
-        if shapes.rank(value) == inner.rank(made[value.name]) and _is_state(made[value.name])
+        if shapes.rank(value) is not None
+        and shapes.rank(value) == inner.rank(made[value.name])
+        and _is_state(made[value.name])
     ]
 
 
 def _is_state(value: Value) -> bool:
-    """Tell whether a value of a step is what a neuron hands on to the next, or a copy of it."""
+    """Tell whether a value of a step is what a neuron that spikes hands on to the next, or a copy of it."""
     while value.inputs and value.inputs[0].op == "Identity":
         value = value.inputs[0].inputs[0]
     maker = value.inputs[0] if value.inputs else None
-    return maker is not None and ops.is_neuron(maker.domain or "", maker.op)
+    if maker is None or not ops.is_neuron(maker.domain or "", maker.op):
+        return False
+    return ops.NeuronVariant.parse(maker.op, maker.attrs).spiking and value is not maker.outputs[0]
 
 
 def _read_again(data: bytes, time: Discretization) -> NirNetwork:
