@@ -1,7 +1,7 @@
 """Compare our runs of NIR files with those of snnTorch, Norse and sinabs, before and after optimization.
 
-Needs the extras ``models`` and ``nir`` and the simulators: pip install snntorch norse sinabs nirtorch. Prints one line
-per file and simulator; exits with 1 when a run that should agree exactly does not.
+Needs the extra ``simulators``. Prints one line per file and simulator; exits with 1 when a run that should agree exactly
+does not.
 
     python tests/tools/nir_simulators.py ../shared/nir
 

@@ -119,7 +119,8 @@ def _named(variant: ops.NeuronVariant, values: Mapping[str, Array], losses: Loss
     reset_to = np.zeros(())
     if variant.spiking:
         threshold = values["v_threshold"]
-        _firing_losses(variant.fire, variant.reset, variant.reset_delay, variant.max_spikes, losses, what)
+        late = variant.reset_delay and not _late_is_at_once(variant.reset, threshold)
+        _firing_losses(variant.fire, variant.reset, late, variant.max_spikes, losses, what)
         reset_to = values["v_reset"] if variant.reset == "to-value" else reset_to
     return _Step(
         beta, gain, np.zeros(()), values["alpha"] if second else None, np.ones(()) if second else None,
@@ -127,14 +128,23 @@ def _named(variant: ops.NeuronVariant, values: Mapping[str, Array], losses: Loss
     )  # fmt: skip
 
 
-def _firing_losses(fire: str, reset: str, delay: int, spikes: int, losses: Losses, what: str) -> None:
+def _late_is_at_once(reset: str, threshold: Array | None) -> bool:
+    """Tell whether a delayed reset gives the same spikes as one at once.
+
+    Setting the potential before the next charge does; only what is read of it between the steps differs. A state of
+    zero, from which neurons start, must be no spike.
+    """
+    return reset == "to-value" and threshold is not None and bool((threshold > 0).all())
+
+
+def _firing_losses(fire: str, reset: str, late: int, spikes: int, losses: Losses, what: str) -> None:
     if fire == "ge":
         losses.take("fire-at-threshold", what)
     if reset == "subtract":
         losses.take("soft-reset", what)
     if reset == "none":
         losses.take("no-reset", what)
-    if delay:
+    if late:
         losses.take("reset-delay", what)
     if spikes != 1:
         losses.take("multi-spike", what)
@@ -148,7 +158,8 @@ def _written(variant: ops.NeuronVariant, values: Mapping[str, Array], losses: Lo
     if variant.spiking:
         if found.reset not in ("subtract", "to-value", "none"):
             raise UnsupportedModelError(f"{what} cannot be written to NIR: its reset is of no known kind")
-        _firing_losses(found.fire, found.reset, found.reset_delay, found.max_spikes, losses, what)
+        late = found.reset_delay and not _late_is_at_once(found.reset, found.v_threshold)
+        _firing_losses(found.fire, found.reset, late, found.max_spikes, losses, what)
     if found.clamped:
         losses.take("potential-floor", what)
     current, *others = variant.program.currents

@@ -46,7 +46,6 @@ def test_equations_are_found_again_from_the_steps_alone(kind, scheme, plain, tmp
 LOSSY = [
     ("soft-reset", {"reset": "subtract"}),
     ("no-reset", {"reset": "none"}),
-    ("reset-delay", {"reset": "to-value", "reset_delay": 1}),
     ("fire-at-threshold", {"reset": "to-value", "fire": "ge"}),
     ("multi-spike", {"reset": "to-value", "max_spikes": 3}),
 ]
@@ -68,6 +67,16 @@ def test_a_loss_is_refused_unless_it_is_named(name, fields):
     assert found.kind == "LIF"
     assert len(losses.taken) == 1
     assert losses.taken[0].startswith(f"{name}: n: ")
+
+
+def test_a_delayed_reset_is_a_loss_where_it_changes_spikes():
+    late = {"reset_delay": 1}
+    with pytest.raises(UnsupportedModelError, match="--allow-loss reset-delay"):
+        read_back(ops.NeuronVariant("LIF", "cell", reset="subtract", **late), LIF, allowed=["soft-reset"])
+    to_value = ops.NeuronVariant("LIF", "cell", reset="to-value", **late)
+    assert read_back(to_value, LIF).kind == "LIF"
+    with pytest.raises(UnsupportedModelError, match="--allow-loss reset-delay"):
+        read_back(to_value, LIF | {"v_threshold": -0.1})
 
 
 def test_a_floor_is_a_loss():
