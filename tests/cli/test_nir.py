@@ -124,6 +124,19 @@ def test_profile_measures_nir(snnopt, network, tmp_path):
     assert nir.read(tmp_path / "small.nir").nodes["lif"].tau.shape == (2,)
 
 
+@pytest.mark.parametrize("name", ["quantize-weights", "prune{sparsity=0.5}", "snap-to-grid", "compress-units"])
+def test_passes_that_change_weights(name, snnopt, network, tmp_path):
+    x = (np.random.default_rng(0).random((20, 32, 2)) < 0.5).astype(np.float32)
+    np.savez(tmp_path / "data.npz", input=x)
+    code, out, err = snnopt(
+        "optimize", network, "-o", tmp_path / "small.nir", "--dt", "1e-3", "-p", f"@O2,{name}", "-q",
+        "--calib", tmp_path / "data.npz", "--max-spike-change", "0.9",
+    )  # fmt: skip
+    assert (code, err) == (0, "")
+    assert "read back, equal to those of the network" in out
+    assert nir.read(tmp_path / "small.nir").nodes["lif"].tau.size <= 2
+
+
 REFUSALS = [
     (["optimize", "NET", "-o", "out.nir"], "node 'lif' (LIF) has time constants: say how long a step is, --dt SECONDS"),
     (["optimize", "NET", "-o", "out.nir", "--dt", "0"], "--dt must be a number of seconds above 0"),

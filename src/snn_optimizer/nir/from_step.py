@@ -101,6 +101,7 @@ class StepReader:
     result: Written = field(default_factory=Written)
     signals: dict[int, Signal] = field(default_factory=dict)
     late: dict[str, Value] = field(default_factory=dict)
+    fixed: set[int] = field(default_factory=set)
 
     def read(self) -> Written:
         """Return the whole network."""
@@ -119,7 +120,9 @@ class StepReader:
             else:
                 raise UnsupportedModelError(f"input '{value.name}' is the same for all steps; NIR has no such input")
         for node in module.graph.nodes:
-            if not all(is_constant(value) for value in node.outputs):
+            if all(is_missing(v) or is_constant(v) or id(v) in self.fixed for v in node.inputs):
+                self.fixed.update(id(value) for value in node.outputs)  # weights that are stored in another way
+            else:
                 self._node(node)
         for value in module.graph.outputs:
             if value.name in self.step.states.values() or value.name in self.finals or self._is_potential(value):
