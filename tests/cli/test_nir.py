@@ -177,5 +177,4 @@ def test_a_nir_file_where_onnx_is_expected_is_recognized(snnopt, network, tmp_pa
     network.rename(tmp_path / "net.onnx")
     code, _, err = snnopt("info", tmp_path / "net.onnx")
     assert code == 2
-    assert "not an ONNX model" in err
-    assert "NIR" in err
+    assert "a NIR (HDF5) file, not an ONNX model; make one of it: snnopt convert" in err

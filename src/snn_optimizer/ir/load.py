@@ -78,7 +78,10 @@ def read_model(source: str | os.PathLike[str] | ModelProto) -> Loaded:
             graph, functions = importer.model(proto)
     except (WireError, DecodeError) as error:
         if bytes(data.view[: len(_HDF5)]) == _HDF5:
-            raise ModelLoadError(f"{label}: not an ONNX model; a NIR file must be named .nir") from error
+            raise ModelLoadError(
+                f"{label}: a NIR (HDF5) file, not an ONNX model; make one of it: "
+                "snnopt convert NET.nir NET.onnx --dt SECONDS"
+            ) from error
         raise ModelLoadError(f"{label}: not an ONNX model, or cut off ({error})") from error
     except CycleError as error:
         raise ModelLoadError(f"{label}: {error}") from error

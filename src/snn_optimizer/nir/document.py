@@ -119,8 +119,10 @@ def read_file(path: str | os.PathLike[str]) -> NirFile:
             content: dict[str, Any] = hdf2dict(file["node"])
     except (OSError, KeyError, RuntimeError, UnicodeDecodeError) as error:
         raise ModelLoadError(f"{label}: not a NIR file, or cut off ({_line(error)})") from error
-    if content.get("type") != "NIRGraph":
-        raise UnsupportedModelError(f"{label}: holds a single node '{content.get('type')}', not a network (NIRGraph)")
+    if "type" not in content:
+        raise ModelLoadError(f"{label}: not a NIR file, or not written to its end: its network has no type")
+    if content["type"] != "NIRGraph":
+        raise UnsupportedModelError(f"{label}: holds a single node '{content['type']}', not a network (NIRGraph)")
     _mend_edges(content, label)
     for name, node in _walk(content, ""):
         kind = node.get("type")
@@ -187,7 +189,7 @@ def _age(error: BaseException) -> str:
     if "does not exist in the graph" in text:
         return "; older files may name nodes inside a subgraph: let edges end at the subgraph, and write it again"
     if "type mismatch" in text:
-        return "; older files may hold shapes with axes of length 1: write them again with a new exporter"
+        return "; older files may hold shapes with axes of length 1, as for a batch: export again with a sample without"
     return ""
 
 

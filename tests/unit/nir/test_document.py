@@ -44,6 +44,13 @@ def test_hdf5_of_something_else(tmp_path):
         load(tmp_path / "net.nir")
 
 
+def test_a_file_that_its_exporter_left_unfinished(tmp_path):
+    with h5py.File(tmp_path / "net.nir", "w") as file:
+        file.create_group("node/nodes")
+    with pytest.raises(ModelLoadError, match="not written to its end: its network has no type"):
+        load(tmp_path / "net.nir")
+
+
 def test_a_single_node(tmp_path):
     nir.write(tmp_path / "net.nir", neuron("IF", (2,)))
     with pytest.raises(UnsupportedModelError, match="a single node 'IF', not a network"):
