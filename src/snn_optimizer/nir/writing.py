@@ -6,6 +6,7 @@ import copy
 import os
 import tempfile
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,7 @@ def export(
     template = Template() if origin is None else Template(origin.file, origin.neurons, graph.unit_origins)
     finals = [] if streaming else _final_states(graph, step)
     written = nodes_of_step(step, template, time, losses, finals)
-    content, flattened = _content(written, None if origin is None else origin.file)
-    data = encode(content, label)
+    data, flattened = _encoded(written, None if origin is None else origin.file, label)
     again = _read_again(data, time)
     first = Form(True, dict(step.signals), step.states, step.starts)
     source = graph if streaming else step.graph
@@ -137,10 +137,21 @@ def _read_again(data: bytes, time: Discretization) -> NirNetwork:
         Path(name).unlink()
 
 
+def _encoded(written: Written, file: NirFile | None, label: str) -> tuple[bytes, bool]:
+    """Return the file, with the nodes that do nothing where they still fit, and whether subgraphs were opened."""
+    if file is not None:
+        nodes = dict(written.nodes)
+        edges = restore_wires(nodes, set(written.edges), file)
+        if len(nodes) > len(written.nodes):
+            with suppress(UnsupportedModelError):  # of another size than what is left of the units around them
+                content, flattened = _content(Written(nodes, sorted(edges)), file)
+                return encode(content, label), flattened
+    content, flattened = _content(written, file)
+    return encode(content, label), flattened
+
+
 def _content(written: Written, file: NirFile | None) -> tuple[dict[str, Any], bool]:
     """Return what to write; the subgraphs of the original stay where its nodes and edges do."""
-    if file is not None:
-        written = Written(written.nodes, sorted(restore_wires(written.nodes, set(written.edges), file)))
     if file is not None and set(written.nodes) == set(file.nodes) and set(written.edges) == set(file.edges):
         content = copy.deepcopy(file.content)
         _replace(content, written.nodes, "")

@@ -258,3 +258,19 @@ def test_channels_that_nothing_reads_stay_channels(tmp_path):
     made = export(smaller, network.time, network)
     assert made.check.changed == 0 < made.check.spikes
     assert same(datasets(tmp_path / "net.nir"), datasets(made.data)) == []
+
+
+@pytest.mark.parametrize("level", ["O0", "O2"])
+def test_nodes_that_do_nothing_stay_where_they_fit(level, tmp_path):
+    hidden = neuron("LIF", (3,), 1)
+    hidden.v_threshold[1] = 1e6
+    ones = nir.Scale(np.ones(3, np.float32))
+    network = opened(
+        chain(nir.Linear(np.ones((3, 2), np.float32)), hidden, ones, nir.Linear(weights(2, 3)), neuron("LI", (2,))),
+        tmp_path,
+    )
+    smaller, _ = optimize(network.graph, level=level)
+    made = export(smaller, network.time, network)
+    assert made.check.changed == 0 < made.check.spikes
+    assert ("scale" in made.again.file.nodes) == (level == "O0")
+    assert made.again.file.nodes["lif"].shape == ((3,) if level == "O0" else (2,))
