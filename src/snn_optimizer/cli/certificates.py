@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from snn_optimizer.cli.console import print_json, working
-from snn_optimizer.cli.options import json_option, model_argument, quiet_option
+from snn_optimizer.cli.nir_files import is_nir, nir_options, read_nir
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option, refuse_given
 from snn_optimizer.errors import InputError, SnnOptimizerError
 
 if TYPE_CHECKING:
     from snn_optimizer.api import Job
+    from snn_optimizer.execution.source import ModelSource
     from snn_optimizer.ir import SNNGraph
 
 __all__ = ["check_certificate", "require_original", "write_certificate"]
@@ -24,10 +26,11 @@ __all__ = ["check_certificate", "require_original", "write_certificate"]
 @model_argument("after")
 @click.argument("certificate", type=click.Path(path_type=Path))
 @click.option("--data", type=click.Path(path_type=Path), help="Samples (.npz) it counts on, to count again.")
+@nir_options
 @json_option
 @quiet_option
 def check_certificate(
-    before: Path, after: Path, certificate: Path, data: Path | None, *, as_json: bool, quiet: bool
+    before: Path, after: Path, certificate: Path, data: Path | None, *, as_json: bool, quiet: bool, **options: Any
 ) -> int:
     """Check that AFTER does what BEFORE does, as far as CERTIFICATE claims.
 
@@ -39,8 +42,11 @@ def check_certificate(
     from snn_optimizer.certificates import check, read_document  # noqa: PLC0415 - heavy; --help must be quick
 
     content = read_document(certificate)
+    if not is_nir(before):
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
+    first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
     with working("checking", quiet=quiet):
-        found = check(before, after, content, data)
+        found = check(first, second, content, data)
     if as_json:
         print_json(asdict(found))
         return 0 if found.holds else 1
@@ -72,13 +78,15 @@ def require_original(model: Path, output: Path | None, *, dry_run: bool) -> None
         raise InputError("--certificate needs the original: write the result to another file than MODEL")
 
 
-def write_certificate(model: Path, graph: SNNGraph, job: Job, output: Path, path: Path) -> None:
-    """Write the certificate of a job whose result is saved."""
+def write_certificate(
+    model: ModelSource, graph: SNNGraph, job: Job, output: Path, path: Path, written: ModelSource
+) -> None:
+    """Write the certificate of a job whose result is saved; ``written`` is what of it can be run."""
     from snn_optimizer.certifying import certify  # noqa: PLC0415 - heavy
     from snn_optimizer.ir.atomic import write_text  # noqa: PLC0415
 
     try:
-        text = certify(model, graph, job, output)
+        text = certify(model, graph, job, written)
     except SnnOptimizerError as error:
         raise type(error)(f"'{output}' was written, and no certificate: {error}") from error
     write_text(path, text)

@@ -12,6 +12,7 @@ import click
 
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, talk, working
 from snn_optimizer.cli.names import PassName, PipelineText
+from snn_optimizer.cli.nir_files import nir_options, runnable
 from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 from snn_optimizer.errors import InputError
 
@@ -20,9 +21,10 @@ __all__ = ["info", "passes"]
 
 @click.command(short_help="Show the network in a model.")
 @model_argument()
+@nir_options
 @json_option
 @quiet_option
-def info(model: Path, *, as_json: bool, quiet: bool) -> int:
+def info(model: Path, *, as_json: bool, quiet: bool, **options: Any) -> int:
     """Show layers, neurons, synapses and neuron equations of MODEL.
 
     An export of a framework is raised first: what is shown is the network, not its unrolled nodes.
@@ -31,7 +33,7 @@ def info(model: Path, *, as_json: bool, quiet: bool) -> int:
     from snn_optimizer.ir import equation  # noqa: PLC0415
 
     with working("reading", quiet=quiet):
-        raised = raise_model(model)
+        raised = raise_model(runnable(model, options))
     graph, module = raised.graph, raised.graph.module
     size = model.stat().st_size
     weights = module.initializer_bytes()

@@ -30,6 +30,7 @@ _COMMANDS = {
     "gate": "snn_optimizer.cli.gating",
     "completion": "snn_optimizer.cli.completing",
     "info": "snn_optimizer.cli.inspecting",
+    "convert": "snn_optimizer.cli.converting",
     "costs": "snn_optimizer.cli.costing",
     "optimize": "snn_optimizer.cli.optimizing",
     "passes": "snn_optimizer.cli.inspecting",

@@ -9,6 +9,7 @@ import click
 import numpy as np
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar
+from snn_optimizer.cli.nir_files import nir_options, runnable
 from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 
 __all__ = ["profile"]
@@ -25,17 +26,21 @@ __all__ = ["profile"]
     help="Where to write the profile (.npz).",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@nir_options
 @json_option
 @quiet_option
-def profile(model: Path, data: Path, output: Path, batch_size: int, *, as_json: bool, quiet: bool) -> int:
+def profile(
+    model: Path, data: Path, output: Path, batch_size: int, *, as_json: bool, quiet: bool, **options: Any
+) -> int:
     """Run MODEL on DATA in onnxruntime, batch by batch, and record rates, membrane ranges and margins."""
     from snn_optimizer.api import profile as profile_model  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415
 
     check_targets(output)
+    source = runnable(model, options)
     with progress_bar(quiet=quiet or as_json) as report:
         found = profile_model(
-            model, data, batch_size=batch_size, progress=lambda done, total: report("profile", done, total)
+            source, data, batch_size=batch_size, progress=lambda done, total: report("profile", done, total)
         )
     found.save(output)
     rows: list[dict[str, Any]] = []

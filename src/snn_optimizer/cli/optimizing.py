@@ -12,6 +12,15 @@ import click
 from snn_optimizer.cli.certificates import require_original, write_certificate
 from snn_optimizer.cli.console import bytes_text, print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.names import Choice, PipelineText
+from snn_optimizer.cli.nir_files import (
+    allow_loss_option,
+    describe,
+    export_nir,
+    is_nir,
+    nir_options,
+    open_model,
+    save_nir,
+)
 from snn_optimizer.cli.options import (
     domain_of,
     frontend_of,
@@ -71,6 +80,8 @@ LEVELS = ("0", "1", "2", "3", "z")
 @click.option("--emit", type=Choice(["sequence", "step", "scan"]), help="Form of the result.  [default: as it came]")
 @click.option("--states", metavar="IN=OUT,...", help="States of a one-step model.  [default: found from the dataflow]")
 @click.option("--custom-ops", type=click.Path(path_type=Path), help="Neuron operators without a body (.toml).")
+@nir_options
+@allow_loss_option
 @click.option("--report", "report_path", type=click.Path(path_type=Path), help="Write a report (.html, .json or .md).")
 @click.option("--certificate", type=click.Path(path_type=Path), help="Write what is proved of the result (.json).")
 @click.option("--remarks", "remarks_pattern", metavar="REGEX", help="Print the remarks of matching passes.")
@@ -103,6 +114,7 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     snnopt optimize net.onnx -o small.onnx
     snnopt optimize net.onnx -o small.onnx -O3 --calib train.npz
     snnopt optimize net.onnx -o tiny.onnx -Oz --calib train.npz --max-accuracy-drop 0.01
+    snnopt optimize net.nir -o small.nir --dt 1e-4
     """  # noqa: D301 - a backspace keeps click from filling the lines
     from snn_optimizer.api import Job  # noqa: PLC0415 - heavy; --help must be quick
     from snn_optimizer.ir.atomic import AtomicFiles, check_targets, write_text  # noqa: PLC0415
@@ -132,6 +144,8 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     budget = Budget(options["max_accuracy_drop"], options["max_decision_change"], options["max_spike_change"])
     text = pipeline if pipeline is not None else f"@O{level or '2'}"
     forbid_unbudgeted(text, budget)
+    network = open_model(model, output, options)
+    source = model if network is None else network.graph.to_onnx()
     with progress_bar(quiet=options["quiet"] or options["as_json"]) as progress:
         job = Job(
             pipeline=text,
@@ -152,7 +166,8 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
             instruments=[*_instruments(options), *([] if keeper is None else [keeper])],
             progress=progress,
         )
-        graph, report = run_watched(model, job, options["reproducer_path"], quiet=options["quiet"])
+        graph, report = run_watched(source, job, options["reproducer_path"], quiet=options["quiet"])
+    report.model = model.name
     for warning in (*report.warnings, *_broken_claims(report)):
         talk(f"snnopt: warning: {warning}", quiet=options["quiet"])
     if report.evidence.verdict == "DIFFERENT" and report.exactness != "lossy":
@@ -161,16 +176,25 @@ def optimize(model: Path, output: Path | None, level: str | None, pipeline: str 
     page = None
     if keeper is not None:
         with progress_bar(quiet=options["quiet"] or options["as_json"]) as progress:
-            page = html_page(report, model, keeper.graph or graph, job, progress)
+            page = html_page(report, source, keeper.graph or graph, job, progress)
+    exported = None
+    if output is not None and is_nir(output):
+        exported = export_nir(graph, output, options, network, allowed=options["allow_loss"], quiet=options["quiet"])
+        if exported is None:
+            return 1
+        report.form = f"NIR: {describe(exported)}"
     with AtomicFiles() as files:  # all of them or none
-        if output is not None and not options["dry_run"]:
+        if exported is not None and output is not None and not options["dry_run"]:
+            save_nir(exported, output, files)
+        elif output is not None and not options["dry_run"]:
             graph.save(output, external=options["external_data"], files=files)
         if report_path is not None:
             write_text(report_path, page or report.dumps(report_path.suffix), files=files)
         if (remarks := options["remarks_output"]) is not None:
             write_text(remarks, "".join(json.dumps(r.to_json()) + "\n" for r in report.remarks), files=files)
     if options["certificate"] is not None and output is not None:
-        write_certificate(model, graph, job, output, options["certificate"])
+        written = output if exported is None else exported.again.graph.to_onnx()
+        write_certificate(source, graph, job, output, options["certificate"], written)
     _print(report, output, options)
     return 0
 

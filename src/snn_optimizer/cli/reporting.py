@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from snn_optimizer.cli.invocation import invocation
 
 if TYPE_CHECKING:
+    import onnx
+
     from snn_optimizer.api import Job
     from snn_optimizer.ir import SNNGraph
     from snn_optimizer.report import OptimizationReport
@@ -33,7 +35,7 @@ def result_keeper() -> Any:
 
 def html_page(
     report: OptimizationReport,
-    model: Path,
+    model: Path | onnx.ModelProto,
     result: SNNGraph,
     job: Job,
     progress: Callable[[str, int, int], None],

@@ -15,6 +15,7 @@ from snn_optimizer.errors import InputError
 if TYPE_CHECKING:
     from snn_optimizer.api import Job
     from snn_optimizer.ir import SNNGraph
+    from snn_optimizer.job import Model
     from snn_optimizer.report import OptimizationReport
     from snn_optimizer.reproducer import Reproducer
 
@@ -59,7 +60,7 @@ def run_reproducer(file: Path, *, as_json: bool, quiet: bool) -> int:
 
 
 def run_watched(
-    model: Path, job: Job, path: Path | None, *, quiet: bool = False
+    model: Model, job: Job, path: Path | None, *, quiet: bool = False
 ) -> tuple[SNNGraph, OptimizationReport]:
     """Run a job; where a pass raises or breaks its claim, write a reproducer to ``path`` unless that is None."""
     from snn_optimizer.api import run_job  # noqa: PLC0415 - heavy

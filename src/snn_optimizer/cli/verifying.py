@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.names import Choice
+from snn_optimizer.cli.nir_files import is_nir, nir_options, read_nir
 from snn_optimizer.cli.options import (
     domain_of,
     input_max_active_option,
@@ -24,6 +25,7 @@ from snn_optimizer.cli.options import (
 from snn_optimizer.errors import InputError, ModelLoadError, OutputError
 
 if TYPE_CHECKING:
+    from snn_optimizer.execution.source import ModelSource
     from snn_optimizer.ir import InputDomain
     from snn_optimizer.verification import Equivalence, Examination
     from snn_optimizer.verification.behaviour import Behaviour
@@ -64,6 +66,7 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
 @click.option("--quick", is_flag=True, help="Search less for inputs at thresholds; ask no further referee.")
 @input_range_option
 @input_max_active_option
+@nir_options
 @seed_option
 @json_option
 @quiet_option
@@ -85,6 +88,7 @@ def verify(
     quick: bool,
     as_json: bool,
     quiet: bool,
+    **options: Any,
 ) -> int:
     """Run BEFORE and AFTER on generated spike trains (and DATA) and compare what they put out.
 
@@ -99,10 +103,13 @@ def verify(
     from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415 - heavy; --help must be quick
 
     check_targets(counterexample)
+    first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
+    if not is_nir(before) and not is_nir(after):
+        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
     if exhaustive:
         refuse_given("--exhaustive tries every input", "data", "seed", "no_stimuli", "quick", "time_scale")
         return _verify_exhaustively(
-            before, after, exactness, steps, limit, domain_of(input_ranges, input_max_active), counterexample,
+            first, second, exactness, steps, limit, domain_of(input_ranges, input_max_active), counterexample,
             as_json=as_json, quiet=quiet,
         )  # fmt: skip
     refuse_given("it belongs to --exhaustive", "limit")
@@ -114,8 +121,8 @@ def verify(
 
     with progress_bar(quiet=quiet or as_json) as report:
         found = examine(
-            before,
-            after,
+            first,
+            second,
             data,
             exactness=exactness,
             stimuli=() if no_stimuli else None,
@@ -127,7 +134,7 @@ def verify(
             progress=lambda done, total: report("verify", done, total),
         )
     if str(found.equivalence.verdict) == "INCONCLUSIVE":
-        _refuse_invalid(before, after)
+        _refuse_invalid(*(one for one in (before, after) if not is_nir(one)))
     written = _write_counterexample(found.equivalence, counterexample, after, quiet=quiet)
     if as_json:
         print_json({**found.to_json(), "counterexample_file": None if written is None else str(written)})
@@ -137,8 +144,8 @@ def verify(
 
 
 def _verify_exhaustively(
-    before: Path,
-    after: Path,
+    before: ModelSource,
+    after: ModelSource,
     exactness: str,
     steps: int,
     limit: int | None,

@@ -30,6 +30,7 @@ from snn_optimizer.ir.wire import WireError, extract
 
 __all__ = ["Loaded", "read_function", "read_model"]
 
+_HDF5: Final = b"\x89HDF\r\n\x1a\n"
 _THRESHOLD: Final = 4096  # bytes of a tensor that stays in the file
 
 
@@ -76,6 +77,11 @@ def read_model(source: str | os.PathLike[str] | ModelProto) -> Loaded:
         with building():
             graph, functions = importer.model(proto)
     except (WireError, DecodeError) as error:
+        if bytes(data.view[: len(_HDF5)]) == _HDF5:
+            raise ModelLoadError(
+                f"{label}: a NIR (HDF5) file, not an ONNX model; make one of it: "
+                "snnopt convert NET.nir NET.onnx --dt SECONDS"
+            ) from error
         raise ModelLoadError(f"{label}: not an ONNX model, or cut off ({error})") from error
     except CycleError as error:
         raise ModelLoadError(f"{label}: {error}") from error

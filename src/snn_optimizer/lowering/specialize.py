@@ -11,7 +11,7 @@ from snn_optimizer.ir import Node, Rewriter, array_of
 from snn_optimizer.ops import Expression, NeuronVariant, Program
 from snn_optimizer.ops.written import steep
 
-__all__ = ["specialize"]
+__all__ = ["specialize", "with_threshold"]
 
 _THRESHOLD = "v_threshold"
 
@@ -25,15 +25,20 @@ def specialize(rewriter: Rewriter, node: Node) -> NeuronVariant | None:
     array = array_of(node.inputs[slot])
     if array is None or array.dtype != np.float32 or array.size != 1 or not steep(float(array.reshape(()))):
         return None
-    number = Expression.literal(float(array.reshape(())))
-    program = Program(tuple((name, _written_in(e, number)) for name, e in variant.program.statements))
-    special = replace(variant, arithmetic=program.text)
+    special = with_threshold(variant, float(array.reshape(())))
     inputs = [value for index, value in enumerate(node.inputs) if index != slot]
     rewriter.retarget(node, (ops.DOMAIN, special.op_type), inputs, special.attributes())
     module = rewriter.module
     opset = min(max(module.opset(), ops.MINIMUM_OPSET), ops.MAXIMUM_OPSET)
     module.add_function(ops.function_proto(special, opset))
     return special
+
+
+def with_threshold(variant: NeuronVariant, threshold: float) -> NeuronVariant:
+    """Return the variant of written arithmetic that knows its threshold."""
+    number = Expression.literal(threshold)
+    program = Program(tuple((name, _written_in(e, number)) for name, e in variant.program.statements))
+    return replace(variant, arithmetic=program.text)
 
 
 def _written_in(expression: Expression, number: Expression) -> Expression:

@@ -57,6 +57,8 @@ class FormCheck:
         Output elements.
     spikes : int
         Output elements that were not zero; a comparison of silence says nothing.
+    largest : float
+        Largest difference, as a part of the largest output value.
     problem : str
         Why it could not be made; empty when it was.
     """
@@ -65,11 +67,13 @@ class FormCheck:
     changed: int = 0
     spikes: int = 0
     problem: str = ""
+    largest: float = 0.0
 
 
 def compare_forms(before: ModelSource, first: Form, after: ModelSource, second: Form, *, seed: int = 0) -> FormCheck:
     """Run both forms on the same spike trains and count differing output elements."""
     compared = changed = spikes = 0
+    difference = magnitude = 0.0
     try:
         one, other = Session(before), Session(after)
         steps = first.steps or second.steps or _fixed_steps(one, first) or _fixed_steps(other, second) or _STEPS
@@ -84,9 +88,17 @@ def compare_forms(before: ModelSource, first: Form, after: ModelSource, second: 
                 compared += left.size
                 changed += int((~((left == right) | (np.isnan(left) & np.isnan(right)))).sum())
                 spikes += int(np.count_nonzero(left))
+                difference = max(difference, _largest(left.astype(np.float64) - right.astype(np.float64)))
+                magnitude = max(magnitude, _largest(left.astype(np.float64)))
     except ExecutionError as error:
         return FormCheck(problem=str(error))
-    return FormCheck(compared, changed, spikes)
+    return FormCheck(compared, changed, spikes, largest=difference / magnitude if magnitude else difference)
+
+
+def _largest(values: Array) -> float:
+    """Return the largest magnitude; NaN, which is judged bit by bit, left out."""
+    with np.errstate(all="ignore"):
+        return float(np.nanmax(np.abs(values), initial=0.0))
 
 
 def _fixed_steps(session: Session, form: Form) -> int:

@@ -14,7 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from snn_optimizer.ir import GraphIndex, Module, Rewriter, Shapes, SNNGraph
+from snn_optimizer import ops
+from snn_optimizer.ir import GraphIndex, Module, Node, Rewriter, Shapes, SNNGraph
 from snn_optimizer.passes.base import BEYOND_LIMIT, Exactness, Outcome, Pass, PassContext, Refusal
 from snn_optimizer.raising.lanes import Found, find_loops
 from snn_optimizer.raising.roll import ShapeUnknown, roll
@@ -37,6 +38,8 @@ class Reroll(Pass):
     def run(self, graph: SNNGraph, context: PassContext) -> Outcome:
         """Find the loops, prove them, and write them."""
         module = graph.module
+        if any(_runs_all_steps(node) for node in module.graph.nodes):
+            return Outcome()  # equal layers one after the other look like steps, and are none
         found, separation = _found(module)
         for irregular in found.refused:
             place = f"step {irregular.step} at {irregular.node}"
@@ -64,6 +67,13 @@ class Reroll(Pass):
             separation.undo()
         drop_unread_ports(module)
         return outcome
+
+
+def _runs_all_steps(node: Node) -> bool:
+    """Tell whether a node is a neuron that runs over all steps: such a network is not unrolled."""
+    if not ops.is_neuron(node.domain or "", node.op):
+        return False
+    return ops.NeuronVariant.parse(node.op, node.attrs).form != "cell"
 
 
 def _found(module: Module) -> tuple[Found, Separation | None]:
