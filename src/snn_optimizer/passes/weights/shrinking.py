@@ -61,6 +61,14 @@ class Shrinker:
             for number, (each, found) in enumerate(zip(contractions, signals, strict=True))
             if found is not None and weights.count(weights[number]) == 1 and is_supported(each)
         }
+        for number in [number for number, reading in self.readings.items() if not self._has_sizes(number, reading)]:
+            del self.readings[number]  # nothing can be fitted to what is no number
+
+    def _has_sizes(self, number: int, reading: Reading) -> bool:
+        finite = (
+            np.isfinite(reading.moments).all() and np.isfinite(drive_weights(self.groups.contractions[number])).all()
+        )
+        return bool(finite)
 
     def without(self, selected: Mask) -> tuple[SNNGraph, int]:
         """Return a copy without the selected classes, refitted, and how many neurons are gone."""
