@@ -21,6 +21,9 @@ def test_a_certificate_is_written_checked_and_rejected(snnopt, models: Path, tmp
     code, out, err = snnopt("check-certificate", after, before, certificate)
     assert code == 1
     assert "REJECTED the model before is not the one the certificate speaks of" in out
+    code, _, err = snnopt("check-certificate", tmp_path / "gone.onnx", after, certificate)
+    assert code == 2
+    assert "gone.onnx" in err
     content = json.loads(certificate.read_text())
     content["cuts"][0]["records"][0]["bounds"][0] += 1
     certificate.write_text(json.dumps(content))

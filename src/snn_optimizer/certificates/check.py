@@ -13,7 +13,7 @@ from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.issue import class_entry, data_entry
 from snn_optimizer.certificates.network import Network
 from snn_optimizer.certificates.signals import NotFollowed
-from snn_optimizer.errors import ExecutionError, InputError
+from snn_optimizer.errors import DataError, ExecutionError, ModelLoadError, UnsupportedModelError
 from snn_optimizer.execution.data import load_dataset
 from snn_optimizer.execution.source import ModelSource, model_digest
 
@@ -64,6 +64,11 @@ def check(before: ModelSource, after: ModelSource, content: dict[str, Any], data
         As read by :func:`~snn_optimizer.certificates.document.read_document`.
     data : path, optional
         The samples the certificate counts on, to count again.
+
+    Raises
+    ------
+    ModelLoadError, DataError
+        If a model or the samples cannot be read.
     """
     result = Checked()
     try:
@@ -72,9 +77,11 @@ def check(before: ModelSource, after: ModelSource, content: dict[str, Any], data
         result.holds, result.reason = False, str(error)
     except NotFollowed as error:
         result.holds, result.reason = False, f"the checker cannot follow the network: {error}"
+    except (ModelLoadError, DataError):
+        raise  # a file that cannot be read says nothing of the certificate
+    except UnsupportedModelError as error:
+        result.holds, result.reason = False, str(error)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        if isinstance(error, InputError) and not isinstance(error, ValueError):
-            raise
         result.holds, result.reason = False, f"the certificate contradicts itself: {_said(error)}"
     except ExecutionError as error:
         result.holds, result.reason = False, str(error)
