@@ -45,7 +45,10 @@ class Neuron:
         ``v' = beta v + gain current + offset``.
     threshold, resting : Ends
     alpha, start_current : Ends, optional
-        Of a synaptic current.
+        Of a synaptic current ``i' = alpha i + current`` that takes the place of the current.
+    carried, synaptic_gain, synaptic_offset : Ends, optional
+        Of one that is written out: ``i' = alpha i + synaptic_gain current + synaptic_offset``, and ``carried i`` is
+        added to what charges the membrane.
     """
 
     reset: str
@@ -61,6 +64,9 @@ class Neuron:
     resting: Ends
     alpha: Ends | None = None
     start_current: Ends | None = None
+    carried: Ends | None = None
+    synaptic_gain: Ends | None = None
+    synaptic_offset: Ends | None = None
 
     @classmethod
     def read(cls, variant: ops.NeuronVariant, given: Mapping[str, Ends], exact: Mapping[str, Array]) -> Neuron | None:
@@ -88,16 +94,21 @@ class Neuron:
                 given.get("v_reset", zero),
                 given["alpha"] if cuba else None, given.get("i0", given.get("i", zero)) if cuba else None,
             )  # fmt: skip
-        return cls._written(variant, start, exact)
+        return cls._written(variant, start, given, exact)
 
     @classmethod
-    def _written(cls, variant: ops.NeuronVariant, start: Ends, exact: Mapping[str, Array]) -> Neuron | None:
+    def _written(
+        cls, variant: ops.NeuronVariant, start: Ends, given: Mapping[str, Ends], exact: Mapping[str, Array]
+    ) -> Neuron | None:
         try:
             meaning = ops.meaning(variant.program, {name: exact[name] for name in variant.program.parameters})
         except (KeyError, ops.NotUnderstood):
             return None
-        currents = [name for name in meaning.charge if name not in ("v", "i", "1")]
-        if meaning.operator not in ("LIF", "IF") or len(currents) > 1 or "i" in meaning.charge or meaning.clamped:
+        synaptic = meaning.synaptic
+        currents = {name for name in (*meaning.charge, *synaptic) if name not in ("v", "i", "1")}
+        if meaning.operator not in ("LIF", "IF", "CubaLIF") or len(currents) > 1 or meaning.clamped:
+            return None
+        if np.any(synaptic.get("v", 0.0)) or ("i" in meaning.charge and not synaptic):
             return None
         if meaning.v_threshold is None or meaning.reset == "other":
             return None
@@ -105,16 +116,28 @@ class Neuron:
         def both(number: Array | float) -> Ends:
             return Ends.of(np.asarray(number).reshape(-1), np.asarray(number).reshape(-1))
 
-        gain = meaning.charge[currents[0]] if currents else 0.0
+        signal = next(iter(currents), "")
+        synapse: dict[str, Ends] = {}
+        if synaptic:
+            synapse = {
+                "alpha": both(synaptic.get("i", 0.0)),
+                "start_current": given.get("i0", given.get("i", Ends.of(0.0, 0.0))),
+                "carried": both(meaning.charge.get("i", 0.0)),
+                "synaptic_gain": both(synaptic.get(signal, 0.0)),
+                "synaptic_offset": both(synaptic.get("1", 0.0)),
+            }
         return cls(
             meaning.reset, meaning.fire, bool(meaning.reset_delay), meaning.max_spikes, False,
-            both(meaning.beta), both(gain), both(meaning.charge.get("1", 0.0)), start,
-            both(meaning.v_threshold), both(0.0 if meaning.v_reset is None else meaning.v_reset),
+            both(meaning.beta), both(meaning.charge.get(signal, 0.0)), both(meaning.charge.get("1", 0.0)), start,
+            both(meaning.v_threshold), both(0.0 if meaning.v_reset is None else meaning.v_reset), **synapse,
         )  # fmt: skip
 
     def units(self, current: Ends) -> int:
         """Return how many units the bounds tell apart."""
-        parts = (self.beta, self.gain, self.offset, self.start, self.threshold, self.resting, current, self.alpha)
+        parts = (
+            self.beta, self.gain, self.offset, self.start, self.threshold, self.resting, current, self.alpha,
+            self.start_current, self.carried, self.synaptic_gain, self.synaptic_offset,
+        )  # fmt: skip
         return max(part.low.size for part in parts if part is not None)
 
 
@@ -169,11 +192,45 @@ class _Drives:
 
     def __init__(self, neuron: Neuron, current: Ends, steps: int | None) -> None:
         self.neuron = neuron
+        if neuron.carried is not None:
+            self.first = self.later = self._with_synapse(neuron.carried, current, steps)
+            return
         self.first = self._charging(self._after_synapse(current, 1))
         self.later = self._charging(self._after_synapse(current, steps))
 
     def _charging(self, current: Ends) -> Ends:
         return product(self.neuron.gain, current).plus(self.neuron.offset)
+
+    def _with_synapse(self, carried: Ends, current: Ends, steps: int | None) -> Ends:
+        """Bound what charges the membrane at any step where the synapse is written out, its start included."""
+        neuron = self.neuron
+        alpha, start, gain, offset = neuron.alpha, neuron.start_current, neuron.synaptic_gain, neuron.synaptic_offset
+        if alpha is None or start is None or gain is None or offset is None:
+            return Ends.unknown()
+        if not bool(((alpha.low >= 0) & np.isfinite(alpha.high)).all()):
+            return Ends.unknown()
+        driven = product(gain, current).plus(offset)
+        # operations come in any order, so the rounding of each end grows with the size of both
+        size = _following(
+            start.size,
+            lambda m: _stepped(m, alpha, driven.size, upper=True, both=m),
+            steps,
+            upper=True,
+            with_start=True,
+        )
+        both = size + driven.size
+
+        def low(value: Array) -> Array:
+            return _stepped(value, alpha, driven.low, upper=False, both=both)
+
+        def high(value: Array) -> Array:
+            return _stepped(value, alpha, driven.high, upper=True, both=both)
+
+        synaptic = Ends.of(
+            _following(start.low, low, steps, upper=False, with_start=True),
+            _following(start.high, high, steps, upper=True, with_start=True),
+        )
+        return product(carried, synaptic).plus(product(neuron.gain, current)).plus(neuron.offset)
 
     def _after_synapse(self, current: Ends, steps: int | None) -> Ends:
         """Bound the synaptic current over some steps, from the one it starts with."""
