@@ -88,7 +88,9 @@ def compare_forms(before: ModelSource, first: Form, after: ModelSource, second: 
                 compared += left.size
                 changed += int((~((left == right) | (np.isnan(left) & np.isnan(right)))).sum())
                 spikes += int(np.count_nonzero(left))
-                difference = max(difference, _largest(left.astype(np.float64) - right.astype(np.float64)))
+                with np.errstate(invalid="ignore"):  # infinite in both
+                    apart = left.astype(np.float64) - right.astype(np.float64)
+                difference = max(difference, _largest(apart))
                 magnitude = max(magnitude, _largest(left.astype(np.float64)))
     except ExecutionError as error:
         return FormCheck(problem=str(error))
