@@ -230,7 +230,7 @@ class Surgeon:
             for axis, labels in enumerate(axes):
                 if labels is not None and isinstance(sizes[axis], int):
                     gone = int(self.groups.mask_at(labels, selected).sum())
-                    sizes[axis] = len(labels) - gone
+                    sizes[axis] = len(labels) - gone if gone else sizes[axis]
             value.shape = sizes
 
     def _update_rates(self, selected: Mask) -> None:
