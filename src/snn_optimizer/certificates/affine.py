@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.network import RESHAPES, Array, Made, Network
 
 __all__ = ["Affine", "affine_at"]
 
@@ -74,12 +74,7 @@ class Affine:
 
     def source_is_input(self, network: Network) -> bool:
         """Tell whether the map reads an input of the model, through nothing but reshapes."""
-        value = self.source
-        while (made := network.made.get(value)) is not None:
-            if made.op not in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"):
-                return False
-            value = made.inputs[0]
-        return value in network.inputs
+        return network.source(self.source, (*RESHAPES, "Identity")) in network.inputs
 
 
 def affine_at(network: Network, value: str) -> Affine | None:

@@ -8,7 +8,7 @@ from typing import Any
 from snn_optimizer.certificates.claims import cuts_from_json, domain_of, examine
 from snn_optimizer.certificates.columns import Broken
 from snn_optimizer.certificates.document import seal, unpack_witness
-from snn_optimizer.certificates.evidence import changed_bits, compare, session_of, stimuli
+from snn_optimizer.certificates.evidence import changed_bits, compare
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.issue import class_entry, data_entry
 from snn_optimizer.certificates.network import Network
@@ -123,12 +123,8 @@ def _check(before: ModelSource, after: ModelSource, content: dict[str, Any], dat
         result.proved = gone - result.assumed
         result.steps.append(f"{result.proved} of {gone} cut units are proved, every bound computed again")
         result.steps.append("weights, parameters and structure of the result follow from the original and the cuts")
-        result.bits = changed_bits(
-            witness,
-            last,
-            {name: cut.kept for name, cut in claims.cuts.items()},
-            list(stimuli(witness, last, ranges, seed))[:8],
-        )
+        left = {name: cut.kept for name, cut in claims.cuts.items()}
+        result.bits = changed_bits(witness, last, left, ranges, seed)
     elif content["cuts"] or content["regrouped"] or content["refolded"] or content["witness"]:
         raise Rejected("it claims cuts of models it calls unrelated")
     if class_entry(findings, content["raising"], content["data"]) != content["class"]:
@@ -160,7 +156,7 @@ def _raised(first: Network, witness: Network, content: dict[str, Any], seed: int
         raise Rejected("it does not say how the raised form was compared with the original")
     if set(first.inputs) != set(witness.inputs) or first.outputs != witness.outputs:
         raise Rejected("the raised form has other inputs or outputs")
-    compared = compare(session_of(first), session_of(witness), stimuli(first, witness, content["domain"], seed))
+    compared = compare(first, witness, content["domain"], seed)
     if compared.differing:
         raise Rejected(f"the raised form differs from the original in {compared.differing} of {compared.values} values")
     result.steps.append(
@@ -169,7 +165,7 @@ def _raised(first: Network, witness: Network, content: dict[str, Any], seed: int
 
 
 def _executed(first: Network, last: Network, content: dict[str, Any], seed: int, result: Checked) -> None:
-    compared = compare(session_of(first), session_of(last), stimuli(first, last, content["domain"], seed))
+    compared = compare(first, last, content["domain"], seed)
     said = {key: value for key, value in content["execution"].items() if key != "seed"}
     found = compared.to_json()
     # how many bits rounding changes depends on the processor; whether any may does not
@@ -187,7 +183,7 @@ def _counted(first: Network, last: Network, content: dict[str, Any], data: Any, 
     said = content["data"]
     if said is None:
         raise Rejected("it counts on no samples")
-    found = data_entry(first, last, load_dataset(data, session_of(first).inputs), related)
+    found = data_entry(first, last, load_dataset(data, first.session.inputs), related)
     if found["sha256"] != said["sha256"]:
         raise Rejected("the samples are not those of the certificate")
     if found != said:

@@ -97,7 +97,6 @@ def decide(
     """
     assumed: dict[str, Array] = {}
     facts = Facts(network, domain, {})
-    cuts = facts.cuts
     populations = network.populations()
     missing = set(left) - set(populations)
     if missing:
@@ -108,9 +107,8 @@ def decide(
         cut = _reasons(facts, made, name, np.asarray(left[name], np.int64))
         loose = ~cut.mask & ~cut.silent & ~cut.always & (cut.twin < 0)
         assumed[name] = np.zeros_like(loose) if unread else loose
-        cuts[name] = replace(cut, unread=loose) if unread else replace(cut, silent=cut.silent | loose)
-        facts.forget()
-    return facts, Claims(cuts, assumed)
+        facts.claim(name, replace(cut, unread=loose) if unread else replace(cut, silent=cut.silent | loose))
+    return facts, Claims(facts.cuts, assumed)
 
 
 def _reasons(facts: Facts, made: Made, name: str, kept: Array) -> CutUnits:

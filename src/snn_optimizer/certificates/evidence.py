@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import numpy as np
-import onnx
 
-from snn_optimizer.certificates.network import Array, Network
+from snn_optimizer.certificates.network import Array, Network, same_numbers
 from snn_optimizer.errors import ExecutionError, UnsupportedModelError
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import expose
@@ -18,9 +18,10 @@ from snn_optimizer.execution.ort import Session
 from snn_optimizer.ir.domain import InputDomain
 from snn_optimizer.verification.stimuli import generate
 
-__all__ = ["Compared", "changed_bits", "compare", "compare_data", "rate_bound", "session_of", "stimuli"]
+__all__ = ["Compared", "changed_bits", "compare", "compare_data", "rate_bound", "stimuli"]
 
 _SEEDS: Final = 6  # rounds of all kinds of stimuli
+_OF_BITS: Final = 8  # stimuli on which bits of currents are compared
 _STEPS, _BATCHES = 16, (8, 1, 2, 3, 4)
 
 
@@ -50,11 +51,6 @@ class Compared:
         return asdict(self)
 
 
-def session_of(network: Network, *, optimize: bool = False, model: onnx.ModelProto | None = None) -> Session:
-    """Return a session of a network, or of a variant of its model."""
-    return Session(model or network.model, optimize=optimize, external_data=network.folder)
-
-
 def stimuli(before: Network, after: Network, domain: Mapping[str, Any], seed: int) -> Iterator[dict[str, Array]]:
     """Yield inputs of every kind within the declared ranges that both models take, the same for the same seed.
 
@@ -66,7 +62,7 @@ def stimuli(before: Network, after: Network, domain: Mapping[str, Any], seed: in
     ranges = InputDomain(
         default=tuple(domain["default"]), named={name: tuple(ends) for name, ends in domain["inputs"].items()}
     )
-    sessions = session_of(before), session_of(after)
+    sessions = before.session, after.session
     ports = sessions[0].inputs
     batch = next((size for size in _BATCHES if _suits(sessions, size)), None)
     if batch is None:
@@ -86,11 +82,11 @@ def _suits(sessions: Sequence[Session], batch: int) -> bool:
     return all(other == first for other in others)
 
 
-def compare(before: Session, after: Session, feeds: Iterator[dict[str, Array]]) -> Compared:
-    """Run two models and compare their outputs bit by bit."""
+def compare(before: Network, after: Network, domain: Mapping[str, Any], seed: int) -> Compared:
+    """Run two models on stimuli and compare their outputs bit by bit."""
     runs = values = nonzero = differing = 0
-    for each in feeds:
-        one, two = before.run(each), after.run(each)
+    for each in stimuli(before, after, domain, seed):
+        one, two = before.session.run(each), after.session.run(each)
         runs += 1
         for name, array in one.items():
             values += array.size
@@ -99,11 +95,11 @@ def compare(before: Session, after: Session, feeds: Iterator[dict[str, Array]]) 
     return Compared(runs, values, nonzero, differing)
 
 
-def compare_data(before: Session, after: Session, data: Dataset) -> Compared:
+def compare_data(before: Network, after: Network, data: Dataset) -> Compared:
     """Run two models over samples and count those with a differing output."""
     runs = values = nonzero = differing = changed = 0
     for batch in data.batches(64):
-        one, two = before.run(batch.feeds), after.run(batch.feeds)
+        one, two = before.session.run(batch.feeds), after.session.run(batch.feeds)
         runs += 1
         touched = np.zeros(batch.samples, np.bool_)
         for name, array in one.items():
@@ -121,20 +117,21 @@ def compare_data(before: Session, after: Session, data: Dataset) -> Compared:
 
 
 def changed_bits(
-    before: Network, after: Network, left: Mapping[str, Array], feeds: list[dict[str, Array]]
+    before: Network, after: Network, left: Mapping[str, Array], domain: Mapping[str, Any], seed: int
 ) -> dict[str, Any]:
     """Count in how many currents of neurons the bits change: by the rewrite, and by onnxruntime's own optimizer."""
-    currents = {name: made.inputs[0] for name, made in before.populations().items()}
+    populations = before.populations()
+    currents = {name: made.inputs[0] for name, made in populations.items()}
     others = {name: made.inputs[0] for name, made in after.populations().items() if name in currents}
     currents = {name: currents[name] for name in others}
     if not currents:  # all neurons are in loops
         return {"currents": 0, "changed": 0, "currents_of_the_original": 0, "changed_by_onnxruntime": 0}
     exposed, places = expose(before.model, list(currents.values()))
     changed, theirs = expose(after.model, list(others.values()))
-    plain, rewritten = session_of(before, model=exposed), session_of(after, model=changed)
-    optimized = session_of(before, model=exposed, optimize=True)
+    plain, rewritten = before.session_of(exposed), after.session_of(changed)
+    optimized = before.session_of(exposed, optimize=True)
     total = kept = ours = runtime = 0
-    for each in feeds:
+    for each in itertools.islice(stimuli(before, after, domain, seed), _OF_BITS):
         names = [places[value].output for value in currents.values() if value in places]
         one, three = plain.run(each, names), optimized.run(each, names)
         two = rewritten.run(each, [theirs[value].output for value in others.values() if value in theirs])
@@ -144,7 +141,7 @@ def changed_bits(
             old, new = one[places[value].output], two[theirs[others[name]].output]
             total += old.size
             runtime += int(np.count_nonzero(_differs(old, three[places[value].output])))
-            axis = before.variant(before.populations()[name]).axes_before_units + places[value].stacked
+            axis = before.variant(populations[name]).axes_before_units + places[value].stacked
             compared = old if name not in left else np.take(old, left[name], axis=axis)
             kept += compared.size
             ours += int(np.count_nonzero(_differs(compared, new)))
@@ -154,9 +151,7 @@ def changed_bits(
 def _differs(first: Array, second: Array) -> Array:
     if first.shape != second.shape:
         return np.ones(first.shape, np.bool_)
-    if first.dtype.kind != "f":
-        return np.asarray(first != second)
-    return np.asarray((first != second) & ~((first != first) & (second != second)))  # noqa: PLR0124 - not a number
+    return ~same_numbers(first, second)
 
 
 def rate_bound(samples: int, changed: int, confidence: float = 0.95) -> float:

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.intervals import Ends, hull, linear
 from snn_optimizer.certificates.membranes import Judged, Neuron, judge
-from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.network import RESHAPES, Array, Made, Network
 from snn_optimizer.certificates.scans import SLICE, STACK, STATE
 from snn_optimizer.certificates.signals import (
     CutUnits,
@@ -28,7 +28,7 @@ from snn_optimizer.certificates.signals import (
 __all__ = ["Facts"]
 
 _SAME = ("Identity", "Dropout", "Relu")
-_SHAPE = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Expand")
+_SHAPE = (*RESHAPES, "Transpose", "Expand")
 
 
 class Facts:
@@ -47,23 +47,23 @@ class Facts:
         self.judged: dict[str, Judged] = {}
         self._signals: dict[str, Signal] = {}
         self._neurons: dict[str, Neuron | None] = {}
+        self._bounded: dict[str, tuple[Ends, Ends]] = {}  # what linear maps read, and make of it
 
     def claim(self, population: str, cut: CutUnits) -> None:
         """Take a claim for granted, and forget what followed without it."""
         self.cuts[population] = cut
-        self.forget()
-
-    def forget(self) -> None:
-        """Work out everything again when it is asked for."""
         self.judged.clear()
         self._signals.clear()
         self._neurons.clear()
 
     def units(self, made: Made) -> int:
         """Return how many units a population has."""
-        shape = self.network.shape(made.node.output[0])
-        tail = shape[self.network.variant(made).axes_before_units :]
+        tail = self._units_on(made)
         return tail[0] if tail else 1
+
+    def _units_on(self, made: Made) -> tuple[int, ...]:
+        """Return the sizes of the axes of a population's signal that are not time and samples."""
+        return self.network.shape(made.node.output[0])[self.network.variant(made).axes_before_units :]
 
     def judge(self, made: Made) -> Judged:
         """Return what is proved about a population, from the cuts before it."""
@@ -71,9 +71,7 @@ class Facts:
         if name not in self.judged:
             for value in self._needs(made.node.output[0]):
                 self.signal(value)
-            shape = self.network.shape(made.node.output[0])
-            tail = shape[self.network.variant(made).axes_before_units :]
-            self.judged[name] = self._judge(made, tail)
+            self.judged[name] = self._judge(made, self._units_on(made))
         return self.judged[name]
 
     def signal(self, value: str) -> Signal:
@@ -137,17 +135,20 @@ class Facts:
             if columns % ends.low.size:
                 raise NotFollowed(f"'{affine.name}' reads {columns} inputs of {ends.low.size} units")
             ends = ends.repeated(columns // ends.low.size).repeated(kernel)
-        found = linear(affine.weights.reshape(rows, -1), affine.bias, affine.reach, ends, 2 * affine.fused)
+        # most claims change nothing here: bounds are a pass over all weights
+        known = self._bounded.get(value)
+        if known is None or not known[0].equals(ends):
+            bounds = linear(affine.weights.reshape(rows, -1), affine.bias, affine.reach, ends, 2 * affine.fused)
+            known = self._bounded[value] = ends, bounds
         shape = self.network.shape(value)
         tail = shape[-1:] if affine.kind == "dense" else shape[1:]
-        return Signal(found, tuple(tail))
+        return Signal(known[1], tuple(tail))
 
     # -- populations -----------------------------------------------------------------------
 
     def _population(self, made: Made, value: str) -> Signal:
         variant = self.network.variant(made)
-        shape = self.network.shape(made.node.output[0])
-        tail = shape[variant.axes_before_units :]
+        tail = self._units_on(made)
         name = self.network.population_name(made.node)
         units = tail[0] if tail else 1
         judged = self.judge(made)

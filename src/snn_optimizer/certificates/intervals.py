@@ -49,9 +49,9 @@ class Ends:
         """Bound of the absolute value."""
         return np.maximum(np.abs(self.low), np.abs(self.high))
 
-    def take(self, index: Array) -> Ends:
-        """Return the bounds of some units."""
-        return self if self.low.size == 1 else Ends(self.low[index], self.high[index])
+    def equals(self, other: Ends) -> bool:
+        """Tell whether two bounds are the same numbers."""
+        return np.array_equal(self.low, other.low) and np.array_equal(self.high, other.high)
 
     def repeated(self, times: int) -> Ends:
         """Return the bounds with every unit in several places."""

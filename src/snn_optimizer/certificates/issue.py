@@ -11,7 +11,7 @@ import numpy as np
 from snn_optimizer.certificates.claims import Findings, decide, domain_of, examine
 from snn_optimizer.certificates.columns import Broken
 from snn_optimizer.certificates.document import FORMAT, bounds_to_json, pack_witness, write_document
-from snn_optimizer.certificates.evidence import changed_bits, compare, compare_data, rate_bound, session_of, stimuli
+from snn_optimizer.certificates.evidence import changed_bits, compare, compare_data, rate_bound
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.margins import Margin, margin_on
 from snn_optimizer.certificates.network import Array, Network
@@ -72,17 +72,14 @@ def issue(
     if findings is None:
         witness = Network.read(raised())
         facts, findings, reason = _related(witness, last, ranges, left)
-        raising = compare(session_of(first), session_of(witness), stimuli(first, witness, ranges, seed))
+        raising = compare(first, witness, ranges, seed)
         if raising.differing:
-            facts, findings, reason = (
-                None,
-                None,
-                f"the raised form differs in {raising.differing:,} of {raising.values:,} values",
-            )
+            facts = findings = None
+            reason = f"the raised form differs in {raising.differing:,} of {raising.values:,} values"
         if findings is not None:
             content["witness"] = pack_witness(witness, first)
             content["raising"] = "executed"
-    executed = compare(session_of(first), session_of(last), stimuli(first, last, ranges, seed))
+    executed = compare(first, last, ranges, seed)
     related = None if facts is None or findings is None else (facts, findings)
     counted = None if data is None else data_entry(first, last, data, related)
     content |= {
@@ -92,9 +89,7 @@ def issue(
         "refolded": [] if findings is None else findings.refolded,
         "class": class_entry(findings, content["raising"], counted),
         "execution": {"seed": seed, **executed.to_json()},
-        "bits": None
-        if findings is None
-        else changed_bits(witness, last, left, list(stimuli(witness, last, ranges, seed))[:8]),
+        "bits": None if findings is None else changed_bits(witness, last, left, ranges, seed),
         "data": counted,
     }
     return write_document(content)
@@ -119,7 +114,7 @@ def data_entry(
     before: Network, after: Network, data: Dataset, related: tuple[Facts, Findings] | None
 ) -> dict[str, Any]:
     """Return what running both models over samples shows, and how close membranes come to their thresholds."""
-    compared = compare_data(session_of(before), session_of(after), data)
+    compared = compare_data(before, after, data)
     margin: Margin | str = "nothing is known of the sums"
     if related is not None:
         facts, findings = related

@@ -17,7 +17,7 @@ from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.facts import Facts
 from snn_optimizer.certificates.intervals import UNIT
 from snn_optimizer.certificates.membranes import Neuron
-from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.network import RESHAPES, Array
 from snn_optimizer.execution.data import Dataset
 from snn_optimizer.execution.instrument import expose
 from snn_optimizer.execution.observe import Observer
@@ -58,10 +58,10 @@ def margin_on(facts: Facts, touched: set[str], refolded: set[str], data: Dataset
         Linear maps whose sums have other terms, and those of them whose weights were computed anew.
     """
     network = facts.network
-    fed: dict[str, tuple[Made, Affine, Neuron]] = {}
+    fed: dict[str, tuple[_Sums, Neuron]] = {}
     left = set(touched)
     for name, made in network.populations().items():
-        affine = _feeding(network, made)
+        affine = affine_at(network, network.source(made.inputs[0], RESHAPES))
         if affine is None or affine.name not in touched:
             continue
         left.discard(affine.name)
@@ -72,73 +72,67 @@ def margin_on(facts: Facts, touched: set[str], refolded: set[str], data: Dataset
             continue  # a readout has no threshold
         if neuron.alpha is not None:
             return f"the synapses of '{name}' are not followed"
-        fed[name] = (made, affine, neuron)
+        fed[name] = _Sums(affine, refolded=affine.name in refolded), neuron
     if left:
         return f"what '{min(left)}' makes is not followed to a threshold"
     observer = Observer(network.model)
     taps = [tap for tap in observer.taps if tap.population in fed]
     if len(taps) != len(fed):
         return "a population cannot be observed"
-    exposed, places = expose(network.model, [affine.source for _, affine, _ in fed.values()])
-    reader = Session(exposed, external_data=network.folder)
-    outputs = [places[affine.source].output for _, affine, _ in fed.values()]
+    exposed, places = expose(network.model, [sums.affine.source for sums, _ in fed.values()])
+    reader = network.session_of(exposed)
+    outputs = list(dict.fromkeys(places[sums.affine.source].output for sums, _ in fed.values()))
     observations = undecided = 0
     for batch in data.batches(_BATCH):
-        read = reader.run(batch.feeds, list(dict.fromkeys(outputs)))
+        read = reader.run(batch.feeds, outputs)
         for found in observer.observe(batch.feeds, taps):
-            _, affine, neuron = fed[found.population]
+            sums, neuron = fed[found.population]
             if found.distance is None:
                 continue
-            sizes, moved = _sums(affine, read[places[affine.source].output], affine.name in refolded)
-            reach = _reach(
-                neuron, found.potential, sizes.reshape(found.potential.shape), moved.reshape(found.potential.shape)
+            sizes, moved = (
+                each.reshape(found.potential.shape) for each in sums.of(read[places[sums.affine.source].output])
             )
+            reach = _reach(neuron, found.potential, sizes, moved)
             observations += found.distance.size
             undecided += int(np.count_nonzero(~(found.distance.astype(np.float64) > reach)))
     return Margin(observations, undecided)
 
 
-def _feeding(network: Network, made: Made) -> Affine | None:
-    """Return the linear map that ends in the current of a population."""
-    value = made.inputs[0]
-    while (before := network.made.get(value)) is not None and before.op in (
-        "Reshape",
-        "Flatten",
-        "Unsqueeze",
-        "Squeeze",
-    ):
-        value = before.inputs[0]
-    return affine_at(network, value)
+class _Sums:
+    """How large the sums of one linear map are, and by how much two ways of adding them up may differ."""
+
+    def __init__(self, affine: Affine, *, refolded: bool) -> None:
+        self.affine, self.refolded = affine, refolded
+        self._weights = np.abs(affine.weights.astype(np.float64))
+        self._convolution = None if affine.kind == "dense" else _convolution(affine, self._weights)
+
+    def of(self, read: Array) -> tuple[Array, Array]:
+        """Return ``sum |w x| + |b|`` of every sum for what the map reads, and the difference."""
+        inputs = np.abs(read.astype(np.float64))
+        rows, columns, kernel = self._weights.shape
+        if self._convolution is None:
+            sizes = inputs @ self._weights[:, :, 0].T
+            terms = np.count_nonzero(inputs, axis=-1)[..., np.newaxis] + 2
+            offset = self.affine.reach
+        else:
+            sizes = np.asarray(self._convolution.run({"x": inputs.astype(np.float32)})["y"], np.float64)
+            terms = np.asarray(columns * kernel + 2)
+            offset = self.affine.reach.reshape(rows, *(1,) * (sizes.ndim - 2))
+        sizes = (sizes + offset) * _ROOM
+        roundings = 2 * (terms + 2 * self.affine.fused) * UNIT * _ROOM + (_REFOLDED if self.refolded else 0.0)
+        return sizes, sizes * roundings
 
 
-def _sums(affine: Affine, read: Array, refolded: bool) -> tuple[Array, Array]:
-    """Return ``sum |w x| + |b|`` of every sum, and by how much two ways of adding it up may differ."""
-    absolute = np.abs(affine.weights.astype(np.float64))
-    inputs = np.abs(read.astype(np.float64))
-    rows, columns, kernel = absolute.shape
-    if affine.kind == "dense":
-        sizes = inputs @ absolute[:, :, 0].T
-        terms = np.count_nonzero(inputs, axis=-1)[..., np.newaxis] + 2
-        offset = affine.reach
-    else:
-        sizes = _convolved(affine, absolute, inputs)
-        terms = np.asarray(columns * kernel + 2)
-        offset = affine.reach.reshape(rows, *(1,) * (sizes.ndim - 2))
-    sizes = (sizes + offset) * _ROOM
-    roundings = 2 * (terms + 2 * affine.fused) * UNIT * _ROOM + (_REFOLDED if refolded else 0.0)
-    return sizes, sizes * roundings
-
-
-def _convolved(affine: Affine, weights: Array, inputs: Array) -> Array:
+def _convolution(affine: Affine, weights: Array) -> Session:
+    """Return a session that convolves with other weights as a map does."""
     kernel, strides, dilations, pads, automatic = affine.geometry
     attributes: dict[str, Any] = {"strides": list(strides), "dilations": list(dilations), "group": affine.groups}
     attributes |= {"auto_pad": automatic} if automatic else {"pads": list(pads)}
     node = helper.make_node("Conv", ["x", "w"], ["y"], **attributes)
     stored = weights.reshape(*weights.shape[:2], *kernel).astype(np.float32)
-    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * inputs.ndim) for name in "xy")
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [None] * stored.ndim) for name in "xy")
     graph = helper.make_graph([node], "sizes", [x], [y], [numpy_helper.from_array(stored, "w")])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    return np.asarray(Session(model).run({"x": inputs.astype(np.float32)})["y"], np.float64)
+    return Session(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10))
 
 
 def _reach(neuron: Neuron, potential: Array, sizes: Array, moved: Array) -> Array:

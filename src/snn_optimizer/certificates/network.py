@@ -7,7 +7,7 @@ made twice.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model
 from snn_optimizer.verification.stimuli import generate
 
-__all__ = ["Array", "Made", "Network"]
+__all__ = ["RESHAPES", "Array", "Made", "Network", "same_numbers"]
 
 Array = npt.NDArray[Any]
+RESHAPES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze")
 _SIZES = ((3, 2), (5, 3), (4, 1))  # steps and samples of the runs that tell shapes, where the model leaves them open
 
 
@@ -136,9 +137,9 @@ class Network:
             tensor = copy
         return np.asarray(numpy_helper.to_array(tensor))
 
-    def source(self, value: str) -> str:
-        """Return the value that another is a copy of."""
-        while (made := self.made.get(value)) is not None and made.op == "Identity":
+    def source(self, value: str, through: Collection[str] = ("Identity",)) -> str:
+        """Return the value that another is a copy of, or holds the same elements as, behind some operators."""
+        while (made := self.made.get(value)) is not None and made.op in through:
             value = made.inputs[0]
         return value
 
@@ -178,6 +179,17 @@ class Network:
             )
         return variant
 
+    # -- running -----------------------------------------------------------------------------
+
+    @functools.cached_property
+    def session(self) -> Session:
+        """The session of the model, made at first use."""
+        return self.session_of(self.model)
+
+    def session_of(self, model: onnx.ModelProto, *, optimize: bool = False) -> Session:
+        """Return a session of a variant of the model, whose weights may lie in the same folder."""
+        return Session(model, optimize=optimize, external_data=self.folder)
+
     # -- shapes ----------------------------------------------------------------------------
 
     @functools.cached_property
@@ -188,8 +200,8 @@ class Network:
         """
         names = [name for name in self.made if self.made[name].op != "Constant"]
         exposed, places = expose(self.model, names)
-        session = Session(exposed, external_data=self.folder)
-        ports = Session(self.model, external_data=self.folder).inputs
+        session = self.session_of(exposed)
+        ports = self.session.inputs
         wanted = list(dict.fromkeys(place.output for place in places.values()))
         found = {}
         for steps, batch in _SIZES:
@@ -258,3 +270,10 @@ def _read_by(node: onnx.NodeProto) -> set[str]:
             found.update(name for inner in attribute.g.node for name in _read_by(inner))
             found.update(output.name for output in attribute.g.output)
     return found
+
+
+def same_numbers(first: Array, second: Array) -> Array:
+    """Tell where two arrays hold the same number: the same bits, but for the sign of zero and what is no number."""
+    if first.dtype.kind != "f":
+        return np.asarray(first == second)
+    return np.asarray((first == second) | ((first != first) & (second != second)))  # noqa: PLR0124 - not a number

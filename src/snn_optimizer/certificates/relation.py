@@ -16,7 +16,7 @@ import onnx
 from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.columns import Broken, only_picked, rows_after
 from snn_optimizer.certificates.facts import Facts
-from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.network import RESHAPES, Array, Made, Network, same_numbers
 from snn_optimizer.certificates.scans import SLICE, STACK, STATE
 from snn_optimizer.certificates.signals import NotFollowed
 
@@ -181,7 +181,7 @@ class Relation:
         ):
             if given.shape != wanted.shape:
                 raise Broken(f"'{after.name}' has {what} of shape {given.shape}, not {wanted.shape}")
-            same = _equal(given, wanted)
+            same = same_numbers(given, wanted)
             exact = exact and bool(same.all())
             if scale is not None or after.fused:
                 allowed = _ULPS * (np.abs(wanted) if scale is None else scale)
@@ -269,7 +269,7 @@ class Relation:
             self._tails[before.inputs[0]] = self._tail(value)
             self._want(after.inputs[0], before.inputs[0], kept)
             return
-        if before.op in ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Expand", "Transpose"):
+        if before.op in (*RESHAPES, "Identity", "Expand", "Transpose"):
             source = before.inputs[0]
             if self.facts.signal(source).tail[:1] != self.facts.signal(value).tail[:1]:
                 raise NotFollowed(f"units cannot be followed through {before.op} '{before.node.name}'")
@@ -297,11 +297,6 @@ def _same_bits(first: Array | None, second: Array | None) -> bool:
     if first is None or second is None or first.dtype != second.dtype or first.shape != second.shape:
         return False
     return first.tobytes() == second.tobytes()
-
-
-def _equal(given: Array, wanted: Array) -> Array:
-    """Compare floats bit for bit, but for the sign of zero."""
-    return np.asarray((given == wanted) | ((given != given) & (wanted != wanted)))  # noqa: PLR0124 - not a number
 
 
 def _same_node(first: onnx.NodeProto, second: onnx.NodeProto) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from snn_optimizer.certificates.affine import Affine, affine_at
 from snn_optimizer.certificates.columns import Broken, rows_after
 from snn_optimizer.certificates.facts import Facts
-from snn_optimizer.certificates.network import Array, Made, Network
+from snn_optimizer.certificates.network import RESHAPES, Array, Made, Network
 from snn_optimizer.certificates.scans import SLICE, STATE
 from snn_optimizer.certificates.signals import NotFollowed
 
@@ -100,7 +100,7 @@ def _terms(network: Network, value: str) -> list[Affine] | None:
         made = network.made.get(name)
         if affine is not None:
             found.append(affine)
-        elif made is not None and made.op in ("Reshape", "Flatten", "Unsqueeze", "Squeeze", "Identity", SLICE):
+        elif made is not None and made.op in (*RESHAPES, "Identity", SLICE):
             pending.append(made.inputs[0])
         elif made is not None and made.op == "Add":
             pending += made.inputs
