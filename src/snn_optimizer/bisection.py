@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -279,13 +280,7 @@ class _Search:
 
     def _between(self, right: int, wrong: int, level: Exactness) -> int:
         """Return the number of a wrong model after one that is not."""
-        while wrong - right > 1:
-            middle = (right + wrong) // 2
-            if self._judged(middle, level).wrong:
-                wrong = middle
-            else:
-                right = middle
-        return wrong
+        return _border(right, wrong, lambda index: self._judged(index, level).wrong)
 
     def _judged(self, index: int, level: Exactness) -> Finding:
         key = (index, level)
@@ -356,6 +351,7 @@ def _guilty_rewrite(result: Bisection, job: Job, judge: Judge, tell: Callable[[S
     before = result.before
     alone = replace(job, pipeline=guilty.text, verify=result.guarded, limit=1, instruments=())
 
+    @cache
     def judged(number: int) -> tuple[Finding, str]:
         prepared = prepare(before, replace(alone, rewrite_limit=number))
         try:
@@ -370,15 +366,19 @@ def _guilty_rewrite(result: Bisection, job: Job, judge: Judge, tell: Callable[[S
         return finding, last
 
     total = guilty.rewrites
-    right, wrong = 0, total
-    found, text = judged(total)
-    if not found.wrong or judged(0)[0].wrong:
+    if not judged(total)[0].wrong or judged(0)[0].wrong:
         return None
+    number = _border(0, total, lambda middle: judged(middle)[0].wrong)
+    finding, text = judged(number)
+    return Rewrite(number, total, text, finding)
+
+
+def _border(right: int, wrong: int, is_wrong: Callable[[int], bool | None]) -> int:
+    """Return the first number of a wrong one, between one that is right and one that is wrong."""
     while wrong - right > 1:
         middle = (right + wrong) // 2
-        finding, last = judged(middle)
-        if finding.wrong:
-            wrong, found, text = middle, finding, last
+        if is_wrong(middle):
+            wrong = middle
         else:
             right = middle
-    return Rewrite(wrong, total, text, found)
+    return wrong

@@ -10,7 +10,6 @@ import platform
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +18,21 @@ import numpy.typing as npt
 import onnx
 
 from snn_optimizer.errors import DataError, InputError, ModelLoadError
-from snn_optimizer.execution import Profile, Session
+from snn_optimizer.execution import Profile
 from snn_optimizer.execution.data import read_arrays, save_arrays
 from snn_optimizer.execution.source import read_model, serialize
 from snn_optimizer.ir import InputDomain, SNNGraph
 from snn_optimizer.ir.atomic import AtomicFiles
-from snn_optimizer.job import Job, Model, dataset_of, proto_of
+from snn_optimizer.job import Job, Model, proto_of
 from snn_optimizer.passes.base import Exactness, Frontend
 from snn_optimizer.pipeline import PassResult, PassStatus
 from snn_optimizer.pipeline.budget import Budget
 from snn_optimizer.pipeline.manager import Instrument
 from snn_optimizer.pipeline.spec import Element, PassSpec, parse
 from snn_optimizer.reduction.candidate import Candidate, is_sound
+from snn_optimizer.reduction.conduct import samples_of
 from snn_optimizer.reduction.failures import Failure, PipelineOracle, failure_of_error
-from snn_optimizer.version import __version__
+from snn_optimizer.version import __version__, installed_versions
 
 __all__ = ["Replay", "Reproducer", "Watcher", "replay"]
 
@@ -272,7 +272,7 @@ class Watcher(Instrument):
         if error is not None:
             expected = failure_of_error(error, culprit.name if culprit else "")
         original = proto_of(model)
-        samples = _samples(original, job)
+        samples = samples_of(original, job)
         kept = self.kept if culprit else tuple(self._kept)
         behind = _elements((*kept, *([culprit.text] if culprit else [])))
         beginnings = [Candidate(original, behind, samples)]
@@ -290,22 +290,9 @@ def _elements(texts: Sequence[str]) -> tuple[Element, ...]:
     return parse(",".join(texts)).elements
 
 
-def _samples(model: onnx.ModelProto, job: Job) -> dict[str, npt.NDArray[Any]] | None:
-    if job.calibration is None:
-        return None
-    data = dataset_of(job.calibration, Session(model), "calibration")
-    assert data is not None
-    return dict(data.feeds) | ({} if data.labels is None else {"labels": np.asarray(data.labels)})
-
-
 def _versions() -> dict[str, str]:
     found = {"snn_optimizer": __version__, "python": platform.python_version()}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return found | dict.fromkeys(PACKAGES, "unknown") | installed_versions(PACKAGES)
 
 
 def _drop_properties(model: onnx.ModelProto) -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from snn_optimizer.cli.console import print_json, working
-from snn_optimizer.cli.nir_files import is_nir, nir_options, read_nir
-from snn_optimizer.cli.options import json_option, model_argument, quiet_option, refuse_given
+from snn_optimizer.cli.nir_files import as_onnx, is_nir, nir_options, refuse_nir_options
+from snn_optimizer.cli.options import json_option, model_argument, quiet_option
 from snn_optimizer.errors import InputError, SnnOptimizerError
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def check_certificate(
 
     content = read_document(certificate)
     if not is_nir(before):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
-    first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
+        refuse_nir_options()
+    first, second = (as_onnx(one, options) for one in (before, after))
     with working("checking", quiet=quiet):
         found = check(first, second, content, data)
     if as_json:

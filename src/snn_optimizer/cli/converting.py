@@ -15,6 +15,7 @@ from snn_optimizer.cli.nir_files import (
     is_nir,
     nir_options,
     read_nir,
+    refuse_nir_options,
     require_suffix,
     save_nir,
 )
@@ -62,7 +63,7 @@ def convert(model: Path, output: Path, **options: Any) -> int:
     if is_nir(model):
         refuse_given("what is not in a NIR file cannot be named in it", "states", "custom_ops")
     elif not is_nir(output):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
+        refuse_nir_options()
     refuse_given("a NIR file has one form", *(["emit"] if is_nir(output) else []))
     refuse_given("it is about writing NIR files", *([] if is_nir(output) else ["allow_loss"]))
     return _to_nir(model, output, options) if is_nir(output) else _to_onnx(model, output, options)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 
 from snn_optimizer.errors import ExecutionError, OutputError, PassError, PipelineSpecError, SnnOptimizerError
+
+if TYPE_CHECKING:
+    from snn_optimizer.execution.diagnosis import Fault
 
 __all__ = ["complain", "failure_code", "one_line", "written_badly"]
 
@@ -52,9 +55,8 @@ def failure_code(error: Exception, models: Sequence[Path]) -> int:
         return error.exit_code
     for model in dict.fromkeys(models):
         if (found := _fault(model)) is not None:
-            reason, invalid = found
-            complain(f"'{model}': " + ("not a valid model: " if invalid else "onnxruntime does not take it: ") + reason)
-            return 2 if invalid else ExecutionError.exit_code
+            complain(f"'{model}': {found}")
+            return 2 if found.invalid else ExecutionError.exit_code
     if isinstance(error, SnnOptimizerError):
         complain(str(error))
         return error.exit_code
@@ -71,11 +73,10 @@ def written_badly(error: OSError) -> int:
     return OutputError.exit_code
 
 
-def _fault(model: Path) -> tuple[str, bool] | None:
+def _fault(model: Path) -> Fault | None:
     from snn_optimizer.execution.diagnosis import find_fault  # noqa: PLC0415 - heavy; --help must be quick
 
     try:
-        found = find_fault(model)
+        return find_fault(model)
     except Exception:  # noqa: BLE001 - the failure that is being explained must still be told
         return None
-    return None if found is None else (found.reason, found.invalid)

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "allow_loss_option",
+    "as_onnx",
     "describe",
     "export_nir",
     "is_nir",
     "nir_options",
     "open_model",
     "read_nir",
+    "refuse_nir_options",
     "require_suffix",
     "runnable",
     "save_nir",
@@ -96,7 +98,7 @@ def open_model(model: Path, output: Path | None, options: Mapping[str, Any]) -> 
     if not is_nir(model):
         if is_nir(output):
             raise InputError(f"'{output}' is a NIR file and '{model}' is not: write .onnx, then snnopt convert")
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback", "allow_loss")
+        refuse_nir_options("allow_loss")
         return None
     if is_nir(output):
         refuse_given("a NIR file has one form and no weights beside it", "emit", "external_data")
@@ -106,12 +108,21 @@ def open_model(model: Path, output: Path | None, options: Mapping[str, Any]) -> 
     return read_nir(model, options)
 
 
+def as_onnx(model: Path, options: Mapping[str, Any]) -> Path | onnx.ModelProto:
+    """Return the ONNX form of a NIR file, other files as they are."""
+    return read_nir(model, options).graph.to_onnx() if is_nir(model) else model
+
+
 def runnable(model: Path, options: Mapping[str, Any]) -> Path | onnx.ModelProto:
-    """Return a model as what runs: the ONNX form of a NIR file, other files as they are."""
-    if is_nir(model):
-        return read_nir(model, options).graph.to_onnx()
-    refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
-    return model
+    """Return a model as what runs, and refuse options about NIR files for others."""
+    if not is_nir(model):
+        refuse_nir_options()
+    return as_onnx(model, options)
+
+
+def refuse_nir_options(*others: str) -> None:
+    """Refuse the options of :func:`nir_options`, and others, where no NIR file is read or written."""
+    refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback", *others)
 
 
 def export_nir(

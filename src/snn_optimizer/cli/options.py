@@ -28,6 +28,7 @@ __all__ = [
     "quiet_option",
     "refuse_given",
     "seed_option",
+    "steps_option",
 ]
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -86,6 +87,13 @@ def input_max_active_option(function: Command) -> Command:
         multiple=True,
         metavar="[NAME=]K",
         help="Declared: at most K entries of an input are non-zero at one step of one sample.  [default: all]",
+    )(function)
+
+
+def steps_option(function: Command) -> Command:
+    """Add ``--steps``."""
+    return click.option(
+        "--steps", type=click.IntRange(min=1), default=16, show_default=True, help="Time steps where T is symbolic."
     )(function)
 
 

@@ -18,6 +18,7 @@ from snn_optimizer.cli.options import (
     model_argument,
     quiet_option,
     refuse_given,
+    steps_option,
 )
 from snn_optimizer.errors import InputError
 
@@ -60,9 +61,7 @@ NOT_DECIDED = 4
     help="Seconds for the solver, per neuron.",
 )
 @limit_option
-@click.option(
-    "--steps", type=click.IntRange(min=1), default=16, show_default=True, help="Time steps where T is symbolic."
-)
+@steps_option
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the input that shows it here (.npz).")
 @input_range_option
 @input_max_active_option

@@ -10,7 +10,7 @@ import click
 
 from snn_optimizer.cli.console import print_json, print_table, progress_bar, talk
 from snn_optimizer.cli.names import Choice
-from snn_optimizer.cli.nir_files import is_nir, nir_options, read_nir
+from snn_optimizer.cli.nir_files import as_onnx, is_nir, nir_options, refuse_nir_options
 from snn_optimizer.cli.options import (
     domain_of,
     input_max_active_option,
@@ -21,6 +21,7 @@ from snn_optimizer.cli.options import (
     quiet_option,
     refuse_given,
     seed_option,
+    steps_option,
 )
 from snn_optimizer.errors import InputError, ModelLoadError, OutputError
 
@@ -42,13 +43,7 @@ EXIT = {"EQUIVALENT": 0, "DIFFERENT": 1, "INCONCLUSIVE": 4}
 @click.option("--exactness", type=Choice(["bitwise", "algebraic", "profiled"]), default="algebraic", show_default=True)
 @click.option("--data", type=click.Path(path_type=Path), help="Also compare on these samples (.npz).")
 @click.option("--no-stimuli", is_flag=True, help="Compare on DATA alone: nothing is generated.")
-@click.option(
-    "--steps",
-    type=click.IntRange(min=1),
-    default=16,
-    show_default=True,
-    help="Time steps where T is symbolic.",
-)
+@steps_option
 @click.option(
     "--counterexample",
     type=click.Path(path_type=Path),
@@ -103,9 +98,9 @@ def verify(
     from snn_optimizer.ir.atomic import check_targets  # noqa: PLC0415 - heavy; --help must be quick
 
     check_targets(counterexample)
-    first, second = (read_nir(one, options).graph.to_onnx() if is_nir(one) else one for one in (before, after))
+    first, second = (as_onnx(one, options) for one in (before, after))
     if not is_nir(before) and not is_nir(after):
-        refuse_given("it is about NIR files", "dt", "discretization", "integrator", "feedback")
+        refuse_nir_options()
     if exhaustive:
         refuse_given("--exhaustive tries every input", "data", "seed", "no_stimuli", "quick", "time_scale")
         return _verify_exhaustively(
@@ -185,7 +180,7 @@ def _refuse_invalid(*models: Path) -> None:
     for model in models:
         fault = find_fault(model)
         if fault is not None and fault.invalid:
-            raise ModelLoadError(f"'{model}': not a valid model: {fault.reason}")
+            raise ModelLoadError(f"'{model}': {fault}")
 
 
 def _write_counterexample(found: Equivalence, wanted: Path | None, after: Path, *, quiet: bool) -> Path | None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from snn_optimizer.exact.running import Progress, affordable_samples, check_independence, state_inputs
+from snn_optimizer.exact.running import Progress, affordable_samples, check_independence
 from snn_optimizer.exact.space import DEFAULT_LIMIT, InputSpace
 from snn_optimizer.execution.observe import Observation, Observer
 from snn_optimizer.execution.source import ModelSource
@@ -95,7 +95,7 @@ def reachable(
         If the model does not run.
     """
     observer = Observer(model)
-    states = state_inputs(observer)
+    states = observer.fed_states
     ports = observer.session.inputs
     space = InputSpace(ports, domain or InputDomain(), steps=steps, states=states, limit=limit)
     taps = [tap for tap in observer.taps if tap.variant.spiking]

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from snn_optimizer.errors import ExecutionError
-from snn_optimizer.exact.running import Progress, affordable_samples, axes_of, check_independence, state_inputs
+from snn_optimizer.exact.running import Progress, affordable_samples, axes_of, check_independence
 from snn_optimizer.exact.space import DEFAULT_LIMIT, InputSpace
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
@@ -119,7 +119,7 @@ def verify_exhaustively(
     """
     level, domain = Level(str(exactness).lower()), domain or InputDomain()
     old, new = Session(before), Session(after)
-    states = state_inputs(Observer(before), Observer(after))
+    states = Observer(before).fed_states | Observer(after).fed_states
     space = InputSpace(old.inputs, domain, steps=steps, states=states, limit=limit)
     if difference := interface_difference(old, new):
         found = Equivalence(Verdict.DIFFERENT, difference, level)

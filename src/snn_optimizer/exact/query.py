@@ -13,7 +13,7 @@ import onnx
 
 from snn_optimizer.errors import ExecutionError, InputError, did_you_mean
 from snn_optimizer.exact.enumeration import NONE, Reachability, reachable
-from snn_optimizer.exact.running import Progress, state_inputs
+from snn_optimizer.exact.running import Progress
 from snn_optimizer.exact.space import DEFAULT_LIMIT, InputSpace, NotEnumerable, sample_entries
 from snn_optimizer.execution.data import save_arrays
 from snn_optimizer.execution.observe import Observer
@@ -164,7 +164,7 @@ def query_layer(
     domain = domain or InputDomain()
     observer = Observer(model)
     _check_population(observer, population)
-    ports, states = observer.session.inputs, state_inputs(observer)
+    ports, states = observer.session.inputs, observer.fed_states
     if method == "auto":
         try:
             InputSpace(ports, domain, steps=steps, states=states, limit=min(limit, AUTO))

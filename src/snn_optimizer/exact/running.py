@@ -11,11 +11,9 @@ import numpy.typing as npt
 from snn_optimizer.errors import ExecutionError
 from snn_optimizer.exact.space import InputSpace
 from snn_optimizer.execution.axes import output_axes
-from snn_optimizer.execution.instrument import Exposed
-from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
 
-__all__ = ["Progress", "affordable_samples", "check_independence", "state_inputs"]
+__all__ = ["Progress", "affordable_samples", "check_independence"]
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
@@ -26,18 +24,6 @@ _LARGEST: Final = 1 << 14
 _FIRST: Final = 16  # samples of the run that measures
 _PROBES: Final = 4
 _TOLERANCE: Final = 1e-4
-
-
-def state_inputs(*observers: Observer) -> set[str]:
-    """Return the names of inputs that are read as states of neurons."""
-    return {
-        source.value
-        for observer in observers
-        for tap in observer.taps
-        if not tap.in_loop
-        for source in tap.states
-        if isinstance(source, Exposed)
-    }
 
 
 def affordable_samples(space: InputSpace, *sessions: Session, memory: int = MEMORY) -> int:

@@ -51,6 +51,9 @@ class Fault:
     reason: str
     invalid: bool
 
+    def __str__(self) -> str:
+        return ("not a valid model: " if self.invalid else "onnxruntime does not take it: ") + self.reason
+
 
 def explain(message: str) -> str:
     """Return what a checker or the runtime said as one line that begins with the node it names."""

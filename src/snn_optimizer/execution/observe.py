@@ -103,6 +103,13 @@ class Observer:
         except ExecutionError:
             return False
 
+    @property
+    def fed_states(self) -> set[str]:
+        """Names of values that are read as the states of cells, inputs of the model among them."""
+        return {
+            source.value for tap in self.taps if not tap.in_loop for source in tap.states if isinstance(source, Exposed)
+        }
+
     def tap(self, population: str) -> Tap | None:
         """Return the tap of a population, None when there is no such population."""
         return next((tap for tap in self.taps if tap.population == population), None)

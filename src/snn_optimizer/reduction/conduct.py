@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import onnx
 
 from snn_optimizer.bisection import Bisection, bisect
 from snn_optimizer.checking import CheckCommand, compiled
@@ -33,7 +34,7 @@ from snn_optimizer.reduction.failures import CheckOracle, Failure, Oracle, Pipel
 from snn_optimizer.reduction.search import Progress, Search, TimeUpError
 from snn_optimizer.reduction.strategies import run_round
 
-__all__ = ["Progress", "Reduction", "reduce"]
+__all__ = ["Progress", "Reduction", "reduce", "samples_of"]
 
 PIECES = (16, 64, math.inf)  # into how many the nodes are divided at most, round by round
 
@@ -134,7 +135,8 @@ def reduce(
     start = time.perf_counter()
     end = None if time_limit is None else start + time_limit
     with tempfile.TemporaryDirectory(prefix="snnopt-reduce-") as folder:
-        candidate = Candidate(proto_of(model), expand(parse(job.pipeline)).elements, _samples(model, job))
+        original = proto_of(model)
+        candidate = Candidate(original, expand(parse(job.pipeline)).elements, samples_of(original, job))
         job = replace(job, calibration=candidate.samples)
         premises = candidate.job(job)
         runs = is_sound(candidate.model, runs=True, seed=job.seed, domain=premises.domain)
@@ -166,10 +168,11 @@ def _search(search: Search) -> bool:
     return True
 
 
-def _samples(model: Model, job: Job) -> dict[str, npt.NDArray[Any]] | None:
+def samples_of(model: onnx.ModelProto, job: Job) -> dict[str, npt.NDArray[Any]] | None:
+    """Return the calibration samples of a job by name, with ``labels`` where there are any; None without samples."""
     if job.calibration is None:
         return None
-    data = dataset_of(job.calibration, Session(proto_of(model)), "calibration")
+    data = dataset_of(job.calibration, Session(model), "calibration")
     assert data is not None
     return dict(data.feeds) | ({} if data.labels is None else {"labels": np.asarray(data.labels)})
 

@@ -15,7 +15,6 @@ import onnx
 from snn_optimizer.errors import DataError, ExecutionError, SnnOptimizerError
 from snn_optimizer.execution.axes import batch_axes, time_axis
 from snn_optimizer.execution.data import Dataset
-from snn_optimizer.execution.instrument import Exposed
 from snn_optimizer.execution.observe import Observer
 from snn_optimizer.execution.ort import Session
 from snn_optimizer.execution.source import ModelSource, read_model, serialize
@@ -261,9 +260,9 @@ class Referee:
     def _states(self, observer: Observer) -> set[str]:
         """Return the inputs that are states; the raised original says it where the original hides its neurons."""
         if observer.taps or self._window is None:
-            return _fed_states(observer)
+            return observer.fed_states
         try:
-            return _fed_states(Observer(self._window))
+            return Observer(self._window).fed_states
         except SnnOptimizerError:
             return set()
 
@@ -306,7 +305,7 @@ class Referee:
         """Return how many entries of each input may be active; a state only where it is named."""
         if not isinstance(self._ranges, InputDomain):
             return {}
-        states = set() if original.observer is None else set(_fed_states(original.observer))
+        states = set() if original.observer is None else original.observer.fed_states
         names = [port.name for port in original.session.inputs]
         return self._ranges.active_limits(n for n in names if n not in states or n in self._ranges.named_active)
 
@@ -321,10 +320,3 @@ class Referee:
         trial.judge(original.cases[known:])
         if not trial.identical:
             original.observer = None
-
-
-def _fed_states(observer: Observer) -> set[str]:
-    """Names of values that are read as the states of cells, graph inputs among them."""
-    return {
-        source.value for tap in observer.taps if not tap.in_loop for source in tap.states if isinstance(source, Exposed)
-    }

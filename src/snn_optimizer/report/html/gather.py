@@ -5,7 +5,6 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from snn_optimizer.execution import Dataset
@@ -15,7 +14,7 @@ from snn_optimizer.report.html.frontier import Frontier, frontiers
 from snn_optimizer.report.html.network import Network, network_of
 from snn_optimizer.report.html.weights import Weights, weights_by_name
 from snn_optimizer.report.model import OptimizationReport
-from snn_optimizer.version import __version__
+from snn_optimizer.version import __version__, installed_versions
 
 __all__ = ["DRAWN", "Facts", "Layer", "ReportData", "Sources", "gather"]
 
@@ -154,9 +153,4 @@ def _facts(layer: LayerNode | None, weights: dict[str, Weights]) -> Facts | None
 
 def _versions() -> dict[str, str]:
     found = {"snn_optimizer": __version__, "Python": platform.python_version()}
-    for name in ("onnx", "onnxruntime", "numpy"):
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # built from source under another name
-            continue
-    return found
+    return found | installed_versions(("onnx", "onnxruntime", "numpy"))

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from snn_optimizer.execution import Dataset, Exposed, Observer
+from snn_optimizer.execution import Dataset, Observer
 from snn_optimizer.execution.axes import batch_axes
 from snn_optimizer.ir import InputDomain
 from snn_optimizer.verification import generate
@@ -26,13 +26,12 @@ def generated_samples(observer: Observer, domain: InputDomain, seed: int) -> tup
     DataError
         If no values can be made for an input.
     """
-    states = {
-        source.value for tap in observer.taps if not tap.in_loop for source in tap.states if isinstance(source, Exposed)
-    }
     inputs = observer.session.inputs
     stimuli = [
         stimulus
-        for stimulus in generate(inputs, steps=_STEPS, batch=_BATCH, seed=seed, ranges=domain, states=states)
+        for stimulus in generate(
+            inputs, steps=_STEPS, batch=_BATCH, seed=seed, ranges=domain, states=observer.fed_states
+        )
         if stimulus.name.startswith(_KIND)
     ]
     axes = batch_axes(inputs)
