@@ -145,8 +145,7 @@ def saliences(moments: Array, weights: Array) -> Array:
 
 
 def _energy(moments: Array, weights: Array) -> float:
-    with np.errstate(invalid="ignore", over="ignore"):  # weights of no size
-        return max(float(np.sum((weights @ moments) * weights)), _TINY)
+    return max(float(np.sum((weights @ moments) * weights)), _TINY)
 
 
 def _support(weights: Array) -> tuple[npt.NDArray[np.bool_], bool]:
